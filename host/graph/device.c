@@ -1,0 +1,66 @@
+#include "host/graph/device.h"
+#include "host/core/mem.h"
+#include <string.h>
+
+static tp_status open_kind(tp_device *dev, const char *spec)
+{
+    if (strcmp(spec, "cpu") == 0 || strcmp(spec, "auto") == 0)
+        return tp_device_cpu_open(dev);
+    TP_CHECK(strncmp(spec, "cuda", 4) != 0 || (spec[4] != '\0' && spec[4] != ':'), TP_EDEVICE,
+             "device '%s' is not available: this build has no CUDA module", spec);
+    TP_FAIL(TP_EINVAL, "device '%s' is not one of auto, cpu, cuda, cuda:N", spec);
+}
+
+tp_status tp_device_open(tp_device **out, const char *spec)
+{
+    tp_device *dev = NULL;
+
+    *out = NULL;
+    TP_TRY(tp_alloc(&dev, 1, sizeof(*dev), "device"));
+    const tp_status st = open_kind(dev, spec);
+    if (st != TP_OK) {
+        tp_free(dev);
+        return st;
+    }
+    *out = dev;
+    return TP_OK;
+}
+
+void tp_device_close(tp_device *dev)
+{
+    if (dev == NULL)
+        return;
+    dev->ops->close(dev);
+    tp_free(dev);
+}
+
+tp_device_kind tp_device_kind_of(const tp_device *dev)
+{
+    return dev->kind;
+}
+
+const char *tp_device_text(const tp_device *dev)
+{
+    return dev->text;
+}
+
+tp_status tp_device_alloc(tp_device *dev, void **out, size_t bytes, const char *what)
+{
+    return dev->ops->alloc(dev, out, bytes, what);
+}
+
+void tp_device_release(tp_device *dev, void *p)
+{
+    if (p != NULL)
+        dev->ops->release(dev, p);
+}
+
+tp_status tp_device_upload(tp_device *dev, void *dst, const void *host, size_t bytes)
+{
+    return bytes > 0 ? dev->ops->upload(dev, dst, host, bytes) : TP_OK;
+}
+
+tp_status tp_device_download(tp_device *dev, void *host, const void *src, size_t bytes)
+{
+    return bytes > 0 ? dev->ops->download(dev, host, src, bytes) : TP_OK;
+}

@@ -1,0 +1,102 @@
+/* device_cpu.c - the CPU: host memory, steps walked in order, threads inside the ops. */
+#include "host/core/mem.h"
+#include "host/core/parallel.h"
+#include "host/graph/plan.h"
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static tp_status cpu_alloc(tp_device *dev, void **out, size_t bytes, const char *what)
+{
+    (void)dev;
+    return tp_alloc(out, bytes, 1, what);
+}
+
+static void cpu_release(tp_device *dev, void *p)
+{
+    (void)dev;
+    tp_free(p);
+}
+
+static tp_status cpu_copy(tp_device *dev, void *dst, const void *src, size_t bytes)
+{
+    (void)dev;
+    memcpy(dst, src, bytes);
+    return TP_OK;
+}
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static tp_status run_step(tp_plan *p, tp_step *s)
+{
+    if (!p->opts.timed)
+        return s->impl->run(&s->call);
+    const double start = seconds_now();
+    const tp_status st = s->impl->run(&s->call);
+    s->seconds = seconds_now() - start;
+    return st;
+}
+
+/* All bits set: NaN as float, so that whoever reads what nobody wrote shows it. */
+static void poison_dead(tp_plan *p, const tp_step *s)
+{
+    for (int i = 0; i < s->n_dying; i++) {
+        const tp_slot *slot = &p->slots[p->dying[s->first_dying + i]];
+        memset(p->arena + slot->offset, 0xff, slot->bytes);
+    }
+}
+
+static tp_status cpu_run(tp_device *dev, tp_plan *p)
+{
+    (void)dev;
+    if (p->opts.poison)
+        memset(p->arena, 0xff, p->arena_bytes);
+    for (int i = 0; i < p->n_steps; i++) {
+        if (p->steps[i].impl != NULL)
+            TP_TRY(run_step(p, &p->steps[i]));
+        if (p->opts.poison)
+            poison_dead(p, &p->steps[i]);
+    }
+    return TP_OK;
+}
+
+static void cpu_close(tp_device *dev)
+{
+    (void)dev;
+}
+
+static const tp_device_ops cpu_ops = {cpu_alloc, cpu_release, cpu_copy, cpu_copy, cpu_run, cpu_close};
+
+static void cpu_model(char *buf, size_t size)
+{
+    char line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+
+    snprintf(buf, size, "unknown processor");
+    while (f != NULL && fgets(line, sizeof(line), f) != NULL) {
+        char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) == 0 && colon != NULL) {
+            line[strcspn(line, "\n")] = '\0';
+            snprintf(buf, size, "%s", colon + 2);
+            break;
+        }
+    }
+    if (f != NULL)
+        fclose(f);
+}
+
+tp_status tp_device_cpu_open(tp_device *dev)
+{
+    char model[160];
+
+    cpu_model(model, sizeof(model));
+    dev->kind = TP_CPU;
+    dev->ops = &cpu_ops;
+    snprintf(dev->text, sizeof(dev->text), "cpu: %s, %d threads", model, tp_threads());
+    return TP_OK;
+}

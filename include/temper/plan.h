@@ -1,0 +1,58 @@
+/* plan.h - compiles a graph for a device: lifetimes, one arena, one implementation for each node; then runs
+ * it many times with no allocation and no decision left to take.
+ *
+ * Lifetime: a plan borrows its graph, its device and the storage of the graph's variables.
+ * Threads: one plan, one thread at a time; the ops themselves use every thread of the device. */
+#ifndef TP_PLAN_H
+#define TP_PLAN_H
+#include "temper/device.h"
+#include "temper/graph.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tp_plan tp_plan;
+
+typedef struct tp_plan_opts {
+    size_t size;
+    int poison; /* fill the arena with NaN before a run and every value with NaN after its last use */
+    int timed;  /* measure each node; tp_plan_text then shows it */
+    const char *force_op;   /* this op (by name) must use ... */
+    const char *force_impl; /* ... this implementation: TP_EUNSUP with its reason if it declines */
+} tp_plan_opts;
+#define TP_PLAN_OPTS_INIT                                                                                    \
+    {                                                                                                        \
+        sizeof(tp_plan_opts), 0, 0, NULL, NULL                                                               \
+    }
+
+/* opts may be NULL. Errors: the graph's own; TP_ENOMEM (bytes asked); TP_EUNSUP naming op, shapes, device and
+ * why each implementation declined. Free with tp_plan_free. */
+TP_API
+tp_status tp_plan_new(tp_plan **out, const tp_graph *g, tp_device *dev, const tp_plan_opts *opts) TP_MUST_USE;
+TP_API
+void tp_plan_free(tp_plan *p); /* NULL is fine */
+
+/* Runs every node once. Makes no allocation. Errors: TP_EDEVICE, TP_EINTERNAL. */
+TP_API
+tp_status tp_plan_run(tp_plan *p) TP_MUST_USE;
+
+/* Copies a variable or a value marked with tp_output to host memory (tp_tensor_bytes of it). */
+TP_API
+tp_status tp_plan_read(tp_plan *p, tp_val v, void *host) TP_MUST_USE;
+
+/* Bytes of the arena: every temporary value and scratch space. */
+TP_API
+size_t tp_plan_arena_bytes(const tp_plan *p);
+
+/* The program as text, a line a node: number, scope, op, shapes, implementation, why faster ones declined,
+ * bytes, FLOPs, arena offset and (timed) microseconds of the last run. Caller frees with tp_text_free. */
+TP_API
+tp_status tp_plan_text(const tp_plan *p, char **out) TP_MUST_USE;
+TP_API
+void tp_text_free(char *text);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
