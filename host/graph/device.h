@@ -5,6 +5,10 @@
 #include "temper/device.h"
 #include "temper/plan.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct tp_device_ops {
     tp_status (*alloc)(tp_device *dev, void **out, size_t bytes, const char *what);
     void (*release)(tp_device *dev, void *p);
@@ -22,5 +26,9 @@ struct tp_device {
 };
 
 tp_status tp_device_cpu_open(tp_device *dev);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

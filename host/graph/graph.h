@@ -3,6 +3,10 @@
 #define TP_GRAPH_INTERNAL_H
 #include "kernels/op.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum tp_value_kind { TP_VALUE_TEMP, TP_VALUE_VARIABLE, TP_VALUE_CONSTANT } tp_value_kind;
 
 typedef struct tp_value {
@@ -35,5 +39,9 @@ static inline const tp_value *tp_graph_value(const tp_graph *g, tp_val v)
 
 /* The tensor of a value with its data pointer unset; dtype NONE for value 0. */
 tp_tensor tp_graph_tensor(const tp_graph *g, tp_val v);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -4,6 +4,10 @@
 #include "host/graph/device.h"
 #include "host/graph/graph.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct tp_step {
     int node; /* index in the graph */
     const tp_impl *impl;
@@ -41,5 +45,9 @@ struct tp_plan {
 /* Places slots [0, n) so that slots alive at the same step never overlap; returns the arena size. `order` has
  * room for n. */
 size_t tp_slots_place(tp_slot *slots, int n, int *order);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
