@@ -1,0 +1,553 @@
+/* model.c - a model's parameters, and its forward pass as graph code.
+ *
+ * One walk over the layers serves both: when a model is made, the walk runs on a scratch graph whose shape
+ * inference checks the layers, and every parameter it asks for is declared; later walks hand out the same
+ * parameters in the same order as graph values. */
+#include "temper/model.h"
+#include "host/core/mem.h"
+#include "host/model/init.h"
+#include "kernels/op.h"
+#include <stdio.h>
+#include <string.h>
+
+#define PATH_SIZE 256
+
+struct tp_model {
+    tp_device *dev;
+    tp_layer root;
+    tp_model_input *inputs;
+    int n_inputs;
+    tp_task task;
+    int64_t n_outputs;
+    tp_param *params;
+    int n_params;
+    uint64_t seed;
+};
+
+typedef struct walk {
+    tp_model *declaring; /* set while the model is made */
+    const tp_model *m;
+    tp_graph *g;
+    tp_forward *f;
+    int next_param;
+    uint32_t stream;
+    tp_status st;
+    char path[PATH_SIZE];
+} walk;
+
+typedef struct want {
+    const char *suffix;
+    tp_shape shape;
+    tp_init_rule init;
+    int trained, decay, sparse;
+} want;
+
+/* ---- parameters ---- */
+
+static tp_status declare(walk *w, const want *p)
+{
+    tp_model *m = w->declaring;
+    const size_t n = (size_t)m->n_params;
+    char *name = NULL;
+    float *host = NULL;
+    tp_status st = TP_OK;
+
+    TP_TRY(tp_shape_check(p->shape, TP_F32));
+    TP_TRY(tp_realloc(&m->params, n, n + 1, sizeof(tp_param), "parameter"));
+    TP_TRY(tp_format(&name, "%s%s%s", w->path, w->path[0] != '\0' ? "." : "", p->suffix));
+    m->params[n] = (tp_param){.name = name,
+                              .tensor = {NULL, p->shape, TP_F32},
+                              .trained = p->trained,
+                              .decay = p->decay,
+                              .sparse = p->sparse};
+    m->n_params++;
+    const size_t bytes = tp_tensor_bytes(&m->params[n].tensor);
+    TP_TRY(tp_device_alloc(m->dev, &m->params[n].tensor.data, bytes, name));
+    TP_TRY(tp_alloc(&host, bytes, 1, name));
+    tp_init_fill(host, tp_shape_len(p->shape), &p->init, m->seed, (uint32_t)n);
+    st = tp_device_upload(m->dev, m->params[n].tensor.data, host, bytes);
+    tp_free(host);
+    return st;
+}
+
+static tp_val param(walk *w, const want *p)
+{
+    const int i = w->next_param++;
+
+    if (w->st != TP_OK)
+        return 0;
+    if (w->declaring != NULL) {
+        w->st = declare(w, p);
+        return w->st == TP_OK ? tp_variable(w->g, w->m->params[i].name, w->m->params[i].tensor) : 0;
+    }
+    return w->f->params[i];
+}
+
+static void fail(walk *w, const tp_layer *l, const char *why)
+{
+    if (w->st == TP_OK && tp_graph_status(w->g) == TP_OK)
+        w->st = tp_error_set(TP_ESHAPE, __FILE__, __LINE__, "layer %s (%s): %s", w->path,
+                             tp_layer_kind_name(l->kind), why);
+}
+
+static tp_val norm_param(walk *w, const char *suffix, int64_t n, double value, int trained)
+{
+    const want p = {suffix, {1, {n}}, {TP_FILL_CONSTANT, value, 0.0}, trained, 0, 0};
+    return param(w, &p);
+}
+
+/* ---- layers ---- */
+
+static tp_val input_named(walk *w, const tp_layer *l, const char *name)
+{
+    for (int i = 0; i < w->m->n_inputs; i++)
+        if (strcmp(w->m->inputs[i].name, name) == 0)
+            return w->f->inputs[i];
+    if (w->st == TP_OK)
+        w->st = tp_error_set(TP_ESHAPE, __FILE__, __LINE__, "layer %s (%s): there is no input '%s'", w->path,
+                             tp_layer_kind_name(l->kind), name);
+    return 0;
+}
+
+static int64_t or_default(int64_t v, int64_t otherwise)
+{
+    return v != 0 ? v : otherwise;
+}
+
+static double or_default_f(double v, double otherwise)
+{
+    return v > 0.0 ? v : otherwise;
+}
+
+static tp_val walk_dense(walk *w, const tp_layer *l, tp_val x, tp_activation act)
+{
+    const tp_shape s = tp_val_shape(w->g, x);
+
+    if (s.nd != 2 || l->units <= 0) {
+        fail(w, l,
+             l->units <= 0 ? "units must be > 0"
+                           : "wants (N, features): add flatten or global_avg_pool before it");
+        return 0;
+    }
+    const want weight = {"weight", {2, {l->units, s.d[1]}}, tp_init_weight(l->init, s.d[1], l->units), 1, 1,
+                         0};
+    const want bias = {"bias", {1, {l->units}}, tp_init_bias(l->init, s.d[1]), 1, 0, 0};
+    const tp_val wv = param(w, &weight);
+    const tp_val bv = l->no_bias ? 0 : param(w, &bias);
+    return tp_gemm(w->g, x, wv, bv, (tp_gemm_attr){0, 1, act});
+}
+
+static tp_val walk_conv(walk *w, const tp_layer *l, tp_val x, tp_activation act)
+{
+    const tp_shape s = tp_val_shape(w->g, x);
+    const int spatial = s.nd - 2;
+    const int64_t groups = or_default(l->groups, 1);
+    tp_conv_attr attr = {.groups = groups, .act = act};
+    tp_shape ws = {.nd = s.nd, .d = {l->units, s.nd > 1 ? s.d[1] / groups : 0}};
+    int64_t fan_in = ws.d[1];
+
+    if (spatial < 1 || spatial > 2 || l->units <= 0 || l->kernel[0] <= 0) {
+        fail(w, l, "wants (N,C,W) or (N,C,H,W), filters > 0 and a kernel > 0");
+        return 0;
+    }
+    for (int i = 0; i < spatial; i++) {
+        attr.stride[i] = or_default(l->stride[i], 1);
+        attr.pad[i] = l->pad[i];
+        attr.dilation[i] = or_default(l->dilation[i], 1);
+        ws.d[2 + i] = l->kernel[i];
+        fan_in *= l->kernel[i];
+    }
+    const want weight = {
+        "weight", ws, tp_init_weight(l->init, fan_in, l->units * fan_in / or_default(ws.d[1], 1)), 1, 1, 0};
+    const want bias = {"bias", {1, {l->units}}, tp_init_bias(l->init, fan_in), 1, 0, 0};
+    const tp_val wv = param(w, &weight);
+    const tp_val bv = l->no_bias ? 0 : param(w, &bias);
+    return tp_conv(w->g, x, wv, bv, attr);
+}
+
+static tp_val walk_norm(walk *w, const tp_layer *l, tp_val x)
+{
+    const tp_shape s = tp_val_shape(w->g, x);
+    const double eps = or_default_f(l->epsilon, 1e-5);
+
+    if (s.nd < 2) {
+        fail(w, l, "wants at least (N, features)");
+        return 0;
+    }
+    const int64_t n = l->kind == TP_LAYER_LAYER_NORM ? s.d[s.nd - 1] : s.d[1];
+    const tp_val gamma = norm_param(w, "weight", n, 1.0, 1), beta = norm_param(w, "bias", n, 0.0, 1);
+    if (l->kind == TP_LAYER_LAYER_NORM)
+        return tp_layer_norm(w->g, x, gamma, beta, eps);
+    if (l->kind == TP_LAYER_GROUP_NORM)
+        return tp_group_norm(w->g, x, gamma, beta, or_default(l->groups, 1), eps);
+    const tp_val mean = norm_param(w, "running_mean", n, 0.0, 0),
+                 var = norm_param(w, "running_var", n, 1.0, 0);
+    if (w->f->mode == TP_MODE_TRAIN)
+        return tp_batch_norm(w->g, x, gamma, beta, mean, var, w->f->weight, eps,
+                             or_default_f(l->momentum, 0.1));
+    return tp_batch_norm_eval(w->g, x, gamma, beta, mean, var, eps);
+}
+
+static tp_val walk_pool(walk *w, const tp_layer *l, tp_val x)
+{
+    tp_pool_attr attr = {{0}, {0}, {0}};
+    for (int i = 0; i < 2; i++) {
+        attr.kernel[i] = l->kernel[i];
+        attr.stride[i] = or_default(l->stride[i], l->kernel[i]);
+        attr.pad[i] = l->pad[i];
+    }
+    return l->kind == TP_LAYER_MAX_POOL ? tp_max_pool(w->g, x, attr) : tp_avg_pool(w->g, x, attr);
+}
+
+static int64_t categories_of(const walk *w, const tp_layer *l)
+{
+    for (int i = 0; i < w->m->n_inputs && l->categories == 0; i++)
+        if (strcmp(w->m->inputs[i].name, l->input) == 0)
+            return w->m->inputs[i].categories;
+    return l->categories;
+}
+
+static tp_val walk_embedding(walk *w, const tp_layer *l, tp_val x)
+{
+    const tp_val ids = l->input[0] != '\0' ? input_named(w, l, l->input) : x;
+    const int64_t rows = categories_of(w, l);
+
+    if (l->units <= 0 || rows <= 0) {
+        fail(w, l, "dim and categories must be > 0");
+        return 0;
+    }
+    const want table = {"weight", {2, {rows, l->units}}, tp_init_embedding(l->init, l->units), 1, 1, 1};
+    const int index = w->next_param;
+    const tp_val y = tp_embedding(w->g, param(w, &table), ids);
+    if (w->f->sparse != NULL && w->f->n_sparse < w->f->max_sparse)
+        w->f->sparse[w->f->n_sparse++] = (tp_sparse_use){index, ids, y};
+    return tp_val_shape(w->g, y).nd > 2 ? tp_flatten(w->g, y, 1) : y;
+}
+
+static tp_val walk_dropout(walk *w, const tp_layer *l, tp_val x)
+{
+    if (!(l->rate >= 0.0 && l->rate < 1.0)) {
+        fail(w, l, "rate must be in [0, 1)");
+        return 0;
+    }
+    const uint32_t stream = w->stream++;
+    return w->f->mode == TP_MODE_TRAIN && l->rate > 0.0 ? tp_dropout(w->g, x, w->f->counter, stream, l->rate)
+                                                        : x;
+}
+
+static tp_val walk_activation(walk *w, const tp_layer *l, tp_val x)
+{
+    switch (l->kind) {
+    case TP_LAYER_RELU:
+        return tp_relu(w->g, x);
+    case TP_LAYER_LEAKY_RELU:
+        return tp_leaky_relu(w->g, x, or_default_f(l->alpha, 0.01));
+    case TP_LAYER_ELU:
+        return tp_elu(w->g, x, or_default_f(l->alpha, 1.0));
+    case TP_LAYER_GELU:
+        return tp_gelu(w->g, x);
+    case TP_LAYER_SILU:
+        return tp_silu(w->g, x);
+    case TP_LAYER_TANH:
+        return tp_tanh(w->g, x);
+    case TP_LAYER_SIGMOID:
+        return tp_sigmoid(w->g, x);
+    default:
+        return tp_softplus(w->g, x);
+    }
+}
+
+static tp_val walk_layer(walk *w, const tp_layer *l, tp_val x, tp_activation act);
+
+/* Enters child i under its name (or number; "." adds nothing) for the length of one call. */
+static tp_val walk_child(walk *w, const tp_layer *parent, int i, tp_val x, tp_activation act)
+{
+    const tp_layer *l = &parent->children[i];
+    const size_t at = strlen(w->path);
+    const char *dot = at > 0 ? "." : "";
+
+    if (l->name[0] == '\0')
+        snprintf(w->path + at, PATH_SIZE - at, "%s%d", dot, i);
+    else if (strcmp(l->name, ".") != 0)
+        snprintf(w->path + at, PATH_SIZE - at, "%s%s", dot, l->name);
+    tp_graph_scope(w->g, w->path);
+    const tp_val y = walk_layer(w, l, x, act);
+    if (w->st == TP_OK && tp_graph_status(w->g) != TP_OK)
+        w->st = tp_graph_status(w->g);
+    w->path[at] = '\0';
+    return y;
+}
+
+/* The activation that the layer after child i fuses into it, or none. */
+static tp_activation fused(const tp_layer *l, int i)
+{
+    const tp_layer_kind kind = l->children[i].kind;
+
+    if ((kind != TP_LAYER_DENSE && kind != TP_LAYER_CONV) || i + 1 >= l->n_children)
+        return TP_ACT_NONE;
+    switch (l->children[i + 1].kind) {
+    case TP_LAYER_RELU:
+        return TP_ACT_RELU;
+    case TP_LAYER_TANH:
+        return TP_ACT_TANH;
+    case TP_LAYER_SIGMOID:
+        return TP_ACT_SIGMOID;
+    default:
+        return TP_ACT_NONE;
+    }
+}
+
+static tp_val walk_sequence(walk *w, const tp_layer *l, tp_val x)
+{
+    if (l->input[0] != '\0')
+        x = input_named(w, l, l->input);
+    for (int i = 0; i < l->n_children && w->st == TP_OK; i++) {
+        const tp_activation act = fused(l, i);
+        x = walk_child(w, l, i, x, act);
+        i += act != TP_ACT_NONE;
+    }
+    return x;
+}
+
+static tp_val walk_branches(walk *w, const tp_layer *l, tp_val x)
+{
+    tp_val parts[64];
+
+    if (l->n_children < 1 || l->n_children > TP_COUNT(parts)) {
+        fail(w, l, "wants 1 to 64 branches");
+        return 0;
+    }
+    for (int i = 0; i < l->n_children && w->st == TP_OK; i++)
+        parts[i] = walk_child(w, l, i, x, TP_ACT_NONE);
+    if (w->st != TP_OK)
+        return 0;
+    if (l->kind == TP_LAYER_CONCAT)
+        return l->n_children > 1 ? tp_concat(w->g, l->n_children, parts, 1) : parts[0];
+    tp_val y = parts[0];
+    for (int i = 1; i < l->n_children; i++)
+        y = l->kind == TP_LAYER_SUM ? tp_add(w->g, y, parts[i]) : tp_mul(w->g, y, parts[i]);
+    return y;
+}
+
+static tp_val walk_residual(walk *w, const tp_layer *l, tp_val x)
+{
+    if (l->n_children < 1 || l->n_children > 2) {
+        fail(w, l, "wants a body and at most one shortcut");
+        return 0;
+    }
+    const tp_val body = walk_child(w, l, 0, x, TP_ACT_NONE);
+    const tp_val shortcut = l->n_children == 2 && w->st == TP_OK ? walk_child(w, l, 1, x, TP_ACT_NONE) : x;
+    return tp_add(w->g, body, shortcut);
+}
+
+static tp_val walk_layer(walk *w, const tp_layer *l, tp_val x, tp_activation act)
+{
+    if (w->st != TP_OK)
+        return 0;
+    switch (l->kind) {
+    case TP_LAYER_SEQUENCE:
+        return walk_sequence(w, l, x);
+    case TP_LAYER_DENSE:
+        return walk_dense(w, l, x, act);
+    case TP_LAYER_CONV:
+        return walk_conv(w, l, x, act);
+    case TP_LAYER_BATCH_NORM:
+    case TP_LAYER_LAYER_NORM:
+    case TP_LAYER_GROUP_NORM:
+        return walk_norm(w, l, x);
+    case TP_LAYER_DROPOUT:
+        return walk_dropout(w, l, x);
+    case TP_LAYER_FLATTEN:
+        return tp_flatten(w->g, x, 1);
+    case TP_LAYER_MAX_POOL:
+    case TP_LAYER_AVG_POOL:
+        return walk_pool(w, l, x);
+    case TP_LAYER_GLOBAL_AVG_POOL:
+        return tp_global_avg_pool(w->g, x);
+    case TP_LAYER_EMBEDDING:
+        return walk_embedding(w, l, x);
+    case TP_LAYER_RESIDUAL:
+        return walk_residual(w, l, x);
+    case TP_LAYER_CONCAT:
+    case TP_LAYER_SUM:
+    case TP_LAYER_PRODUCT:
+        return walk_branches(w, l, x);
+    case TP_LAYER_REDUCE_SUM:
+        return tp_reduce_sum(w->g, x, 2, 1);
+    default:
+        return walk_activation(w, l, x);
+    }
+}
+
+static tp_val walk_model(walk *w)
+{
+    const tp_val y = walk_layer(w, &w->m->root, w->f->inputs[0], TP_ACT_NONE);
+
+    tp_graph_scope(w->g, NULL);
+    if (w->st == TP_OK)
+        w->st = tp_graph_status(w->g);
+    return w->st == TP_OK ? y : 0;
+}
+
+/* ---- making a model ---- */
+
+static tp_status copy_floats(float **out, const float *src, int64_t n)
+{
+    *out = NULL;
+    if (n == 0)
+        return TP_OK;
+    TP_TRY(tp_alloc(out, (size_t)n, sizeof(float), "normalisation"));
+    memcpy(*out, src, (size_t)n * sizeof(float));
+    return TP_OK;
+}
+
+static tp_status copy_inputs(tp_model *m, int n, const tp_model_input *inputs)
+{
+    TP_CHECK(n > 0, TP_EINVAL, "model: has no inputs");
+    TP_TRY(tp_alloc(&m->inputs, (size_t)n, sizeof(*m->inputs), "inputs"));
+    m->n_inputs = n;
+    for (int i = 0; i < n; i++) {
+        m->inputs[i] = inputs[i];
+        m->inputs[i].shift = m->inputs[i].scale = NULL;
+    }
+    for (int i = 0; i < n; i++) {
+        TP_TRY(copy_floats(&m->inputs[i].shift, inputs[i].shift, inputs[i].n_norm));
+        TP_TRY(copy_floats(&m->inputs[i].scale, inputs[i].scale, inputs[i].n_norm));
+    }
+    return TP_OK;
+}
+
+/* Stands in for a batch while shapes are checked: two samples of every input. */
+static tp_val placeholder(tp_graph *g, const tp_model_input *in)
+{
+    tp_tensor t = {NULL, {.nd = in->shape.nd + 1, .d = {2}}, in->kind == TP_INPUT_IDS ? TP_I64 : TP_F32};
+    for (int i = 0; i < in->shape.nd; i++)
+        t.shape.d[i + 1] = in->shape.d[i];
+    return tp_variable(g, in->name, t);
+}
+
+static tp_status check_output(const tp_model *m, const tp_graph *g, tp_val y)
+{
+    char text[TP_SHAPE_TEXT_SIZE];
+    const tp_shape s = tp_val_shape(g, y);
+    TP_CHECK(s.nd == 2 && s.d[1] == m->n_outputs, TP_ESHAPE,
+             "model: the last layer gives %s for a batch of 2, but the target wants (2,%lld)",
+             tp_shape_text(s, text, sizeof(text)), (long long)m->n_outputs);
+    return TP_OK;
+}
+
+static tp_status declare_all(tp_model *m)
+{
+    tp_graph *g = NULL;
+    tp_val *inputs = NULL;
+    tp_forward f = {.mode = TP_MODE_EVAL};
+    tp_status st = TP_OK;
+
+    TP_TRY_GOTO(tp_graph_new(&g), st, done);
+    TP_TRY_GOTO(tp_alloc(&inputs, (size_t)m->n_inputs, sizeof(tp_val), "inputs"), st, done);
+    for (int i = 0; i < m->n_inputs; i++)
+        inputs[i] = placeholder(g, &m->inputs[i]);
+    f.inputs = inputs;
+    walk w = {.declaring = m, .m = m, .g = g, .f = &f};
+    const tp_val y = walk_model(&w);
+    st = w.st == TP_OK ? check_output(m, g, y) : w.st;
+done:
+    tp_graph_free(g);
+    tp_free(inputs);
+    return st;
+}
+
+tp_status tp_model_new(tp_model **out, tp_device *dev, tp_layer *layers, int n_inputs,
+                       const tp_model_input *inputs, tp_task task, int64_t n_outputs, uint64_t seed)
+{
+    tp_model *m = NULL;
+    tp_status st = tp_alloc(&m, 1, sizeof(*m), "model");
+
+    *out = NULL;
+    if (st != TP_OK) {
+        tp_layer_clear(layers);
+        return st;
+    }
+    m->dev = dev;
+    m->root = *layers;
+    *layers = (tp_layer){0};
+    m->task = task;
+    m->n_outputs = n_outputs;
+    m->seed = seed;
+    st = copy_inputs(m, n_inputs, inputs);
+    if (st == TP_OK)
+        st = declare_all(m);
+    if (st != TP_OK) {
+        tp_model_free(m);
+        return st;
+    }
+    *out = m;
+    return TP_OK;
+}
+
+void tp_model_free(tp_model *m)
+{
+    if (m == NULL)
+        return;
+    for (int i = 0; i < m->n_params; i++) {
+        tp_device_release(m->dev, m->params[i].tensor.data);
+        tp_free((void *)(uintptr_t)m->params[i].name);
+    }
+    for (int i = 0; i < m->n_inputs; i++) {
+        tp_free(m->inputs[i].shift);
+        tp_free(m->inputs[i].scale);
+    }
+    tp_layer_clear(&m->root);
+    tp_free(m->params);
+    tp_free(m->inputs);
+    tp_free(m);
+}
+
+tp_task tp_model_task(const tp_model *m)
+{
+    return m->task;
+}
+
+int64_t tp_model_outputs(const tp_model *m)
+{
+    return m->n_outputs;
+}
+
+int tp_model_n_inputs(const tp_model *m)
+{
+    return m->n_inputs;
+}
+
+const tp_model_input *tp_model_input_at(const tp_model *m, int i)
+{
+    return &m->inputs[i];
+}
+
+int tp_model_n_params(const tp_model *m)
+{
+    return m->n_params;
+}
+
+const tp_param *tp_model_param(const tp_model *m, int i)
+{
+    return &m->params[i];
+}
+
+const tp_layer *tp_model_layers(const tp_model *m)
+{
+    return &m->root;
+}
+
+void tp_model_bind(const tp_model *m, tp_graph *g, tp_val *params)
+{
+    for (int i = 0; i < m->n_params; i++)
+        params[i] = tp_variable(g, m->params[i].name, m->params[i].tensor);
+}
+
+tp_val tp_model_forward(const tp_model *m, tp_graph *g, tp_forward *f)
+{
+    walk w = {.m = m, .g = g, .f = f, .stream = f->stream};
+
+    f->n_sparse = 0;
+    return walk_model(&w);
+}

@@ -1,0 +1,116 @@
+#include "kernels/dnnl.h"
+#include <string.h>
+
+static dnnl_engine_t engine;
+static dnnl_stream_t stream;
+
+tp_status tp_dnnl_check(dnnl_status_t st, const char *what)
+{
+    TP_CHECK(st != dnnl_out_of_memory, TP_ENOMEM, "oneDNN: no memory in %s", what);
+    TP_CHECK(st == dnnl_success, TP_EUNSUP, "oneDNN status %d in %.60s", (int)st, what);
+    return TP_OK;
+}
+
+tp_status tp_dnnl_engine(dnnl_engine_t *out)
+{
+    if (engine == NULL) {
+        TP_DNNL(dnnl_engine_create(&engine, dnnl_cpu, 0));
+        TP_DNNL(dnnl_stream_create(&stream, engine, dnnl_stream_default_flags));
+    }
+    *out = engine;
+    return TP_OK;
+}
+
+tp_status tp_dnnl_md(dnnl_memory_desc_t *md, tp_shape shape, int trans)
+{
+    dnnl_dims_t dims, strides;
+    int64_t step = 1;
+
+    for (int i = shape.nd - 1; i >= 0; i--) {
+        dims[i] = shape.d[i];
+        strides[i] = step;
+        step *= shape.d[i];
+    }
+    if (trans) { /* the matrix as the op sees it is the transpose of what lies in memory */
+        const int r = shape.nd - 2, k = shape.nd - 1;
+        dims[r] = shape.d[k];
+        dims[k] = shape.d[r];
+        strides[r] = 1;
+        strides[k] = shape.d[k];
+    }
+    TP_DNNL(dnnl_memory_desc_init_by_strides(md, shape.nd, dims, dnnl_f32, strides));
+    return TP_OK;
+}
+
+static tp_status add_activation(dnnl_primitive_attr_t attr, tp_activation act)
+{
+    static const dnnl_alg_kind_t alg[] = {[TP_ACT_RELU] = dnnl_eltwise_relu,
+                                          [TP_ACT_TANH] = dnnl_eltwise_tanh,
+                                          [TP_ACT_SIGMOID] = dnnl_eltwise_logistic};
+    dnnl_post_ops_t ops = NULL;
+
+    TP_DNNL(dnnl_post_ops_create(&ops));
+    dnnl_status_t st = dnnl_post_ops_append_eltwise(ops, 1.0f, alg[act], 0.0f, 0.0f);
+    if (st == dnnl_success)
+        st = dnnl_primitive_attr_set_post_ops(attr, ops);
+    dnnl_post_ops_destroy(ops);
+    TP_DNNL(st);
+    return TP_OK;
+}
+
+tp_status tp_dnnl_attr(dnnl_primitive_attr_t *out, tp_activation act)
+{
+    TP_DNNL(dnnl_primitive_attr_create(out));
+    tp_status st = tp_dnnl_check(dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user),
+                                 "scratchpad mode");
+    if (st == TP_OK && act != TP_ACT_NONE)
+        st = add_activation(*out, act);
+    if (st != TP_OK)
+        dnnl_primitive_attr_destroy(*out);
+    return st;
+}
+
+tp_status tp_dnnl_arg(tp_dnnl *p, int arg, const dnnl_memory_desc_t *md)
+{
+    dnnl_engine_t e;
+
+    TP_TRY(tp_dnnl_engine(&e));
+    TP_DNNL(dnnl_memory_create(&p->args[p->n_args].memory, md, e, DNNL_MEMORY_NONE));
+    p->args[p->n_args++].arg = arg;
+    return TP_OK;
+}
+
+tp_status tp_dnnl_primitive(tp_dnnl *p, const void *op_desc, dnnl_primitive_attr_t attr,
+                            dnnl_primitive_desc_t hint, dnnl_primitive_desc_t *pd, size_t *scratch)
+{
+    dnnl_engine_t e;
+
+    TP_TRY(tp_dnnl_engine(&e));
+    TP_DNNL(dnnl_primitive_desc_create(pd, op_desc, attr, e, hint));
+    const dnnl_memory_desc_t *pad = dnnl_primitive_desc_query_md(*pd, dnnl_query_scratchpad_md, 0);
+    *scratch += (dnnl_memory_desc_get_size(pad) + 63) / 64 * 64;
+    TP_DNNL(dnnl_primitive_create(&p->prim, *pd));
+    return tp_dnnl_arg(p, DNNL_ARG_SCRATCHPAD, pad); /* always argument 0 */
+}
+
+tp_status tp_dnnl_bind(tp_dnnl *p, int i, void *data)
+{
+    TP_DNNL(dnnl_memory_set_data_handle(p->args[i].memory, data));
+    return TP_OK;
+}
+
+tp_status tp_dnnl_run(tp_dnnl *p)
+{
+    TP_DNNL(dnnl_primitive_execute(p->prim, stream, p->n_args, p->args));
+    TP_DNNL(dnnl_stream_wait(stream));
+    return TP_OK;
+}
+
+void tp_dnnl_destroy(tp_dnnl *p)
+{
+    for (int i = 0; i < p->n_args; i++)
+        dnnl_memory_destroy(p->args[i].memory);
+    if (p->prim != NULL)
+        dnnl_primitive_destroy(p->prim);
+    memset(p, 0, sizeof(*p));
+}

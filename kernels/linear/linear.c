@@ -1,0 +1,336 @@
+/* linear.c - matmul and gemm: y = act(op(a) op(b) + c).
+ * oneDNN's matmul takes every shape; the plain loop below it is the reference and the way out where oneDNN
+ * declines. */
+#include "host/core/mem.h"
+#include "kernels/cpu.h"
+#include "kernels/dnnl.h"
+#include "kernels/elementwise/broadcast.h"
+#include <math.h>
+
+/* ---- shapes: (batch..., M, K) x (batch..., K, N) ---- */
+
+static int64_t rows_of(tp_shape s, int trans)
+{
+    return s.d[s.nd - (trans ? 1 : 2)];
+}
+
+static int64_t cols_of(tp_shape s, int trans)
+{
+    return s.d[s.nd - (trans ? 2 : 1)];
+}
+
+static tp_status matrix_shape(const tp_infer *x, int trans_a, int trans_b, tp_shape *out)
+{
+    const tp_shape a = x->shape[0], b = x->shape[1];
+
+    TP_CHECK(tp_is_float(x->dtype[0]) && x->dtype[1] == x->dtype[0], TP_ESHAPE,
+             "a is %s and b is %s, want one float dtype", tp_dtype_name(x->dtype[0]),
+             tp_dtype_name(x->dtype[1]));
+    TP_CHECK(a.nd >= 2 && b.nd >= 2, TP_ESHAPE, "a has %d and b %d dimensions, want at least 2", a.nd, b.nd);
+    TP_CHECK(cols_of(a, trans_a) == rows_of(b, trans_b), TP_ESHAPE, "a has %lld columns but b has %lld rows",
+             (long long)cols_of(a, trans_a), (long long)rows_of(b, trans_b));
+    tp_shape la = a, lb = b;
+    la.nd -= 2;
+    lb.nd -= 2;
+    TP_TRY(tp_broadcast_shapes(la, lb, out));
+    out->d[out->nd++] = rows_of(a, trans_a);
+    out->d[out->nd++] = cols_of(b, trans_b);
+    return TP_OK;
+}
+
+static tp_status infer_matmul(tp_infer *x)
+{
+    const tp_matmul_attr *attr = x->attr;
+    return matrix_shape(x, attr->trans_a, attr->trans_b, &x->out_shape[0]);
+}
+
+static tp_status infer_gemm(tp_infer *x)
+{
+    const tp_gemm_attr *attr = x->attr;
+
+    TP_CHECK(x->shape[0].nd == 2 && x->shape[1].nd == 2, TP_ESHAPE, "a has %d and b %d dimensions, want 2",
+             x->shape[0].nd, x->shape[1].nd);
+    TP_TRY(matrix_shape(x, attr->trans_a, attr->trans_b, &x->out_shape[0]));
+    if (x->n_in > 2 && x->dtype[2] != TP_DTYPE_NONE)
+        TP_CHECK(x->dtype[2] == x->dtype[0] && x->shape[2].nd == 1 &&
+                     x->shape[2].d[0] == x->out_shape[0].d[1],
+                 TP_ESHAPE, "c must have shape (%lld)", (long long)x->out_shape[0].d[1]);
+    return TP_OK;
+}
+
+/* ---- oneDNN ---- */
+
+typedef struct linear_state {
+    tp_dnnl p;
+    int has_bias;
+} linear_state;
+
+static void linear_release(void *state)
+{
+    linear_state *s = state;
+    tp_dnnl_destroy(&s->p);
+    tp_free(s);
+}
+
+/* Gives a matrix leading ones until it has nd dimensions. */
+static tp_shape lead(tp_shape s, int nd)
+{
+    tp_shape out = {.nd = nd};
+    for (int i = 0; i < nd; i++)
+        out.d[i] = i < nd - s.nd ? 1 : s.d[i - (nd - s.nd)];
+    return out;
+}
+
+static tp_status linear_create(linear_state *s, const tp_call *c, int trans_a, int trans_b, tp_activation act,
+                               size_t *scratch)
+{
+    const int nd = c->out[0].shape.nd;
+    dnnl_memory_desc_t a, b, bias, y;
+    dnnl_matmul_desc_t desc;
+    dnnl_primitive_attr_t attr = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+
+    TP_TRY(tp_dnnl_md(&a, lead(c->in[0].shape, nd), trans_a));
+    TP_TRY(tp_dnnl_md(&b, lead(c->in[1].shape, nd), trans_b));
+    TP_TRY(tp_dnnl_md(&y, c->out[0].shape, 0));
+    if (s->has_bias)
+        TP_TRY(tp_dnnl_md(&bias, lead(c->in[2].shape, nd), 0));
+    TP_DNNL(dnnl_matmul_desc_init(&desc, &a, &b, s->has_bias ? &bias : NULL, &y));
+    TP_TRY(tp_dnnl_attr(&attr, act));
+    tp_status st = tp_dnnl_primitive(&s->p, &desc, attr, NULL, &pd, scratch);
+    dnnl_primitive_attr_destroy(attr);
+    if (pd != NULL)
+        dnnl_primitive_desc_destroy(pd);
+    TP_TRY(st);
+    TP_TRY(tp_dnnl_arg(&s->p, DNNL_ARG_SRC, &a));
+    TP_TRY(tp_dnnl_arg(&s->p, DNNL_ARG_WEIGHTS, &b));
+    TP_TRY(tp_dnnl_arg(&s->p, DNNL_ARG_DST, &y));
+    return s->has_bias ? tp_dnnl_arg(&s->p, DNNL_ARG_BIAS, &bias) : TP_OK;
+}
+
+static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int trans_b, tp_activation act)
+{
+    linear_state *s = NULL;
+
+    TP_TRY(tp_accept_f32(c, scratch));
+    TP_CHECK(tp_len(&c->in[0]) > 0 && tp_len(&c->in[1]) > 0, TP_EUNSUP, "an input is empty");
+    TP_TRY(tp_alloc(&s, 1, sizeof(*s), "oneDNN matmul"));
+    s->has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
+    const tp_status st = linear_create(s, c, trans_a, trans_b, act, scratch);
+    if (st != TP_OK) {
+        linear_release(s);
+        return st;
+    }
+    c->state = s;
+    return TP_OK;
+}
+
+static tp_status linear_run(const tp_call *c)
+{
+    linear_state *s = c->state;
+
+    TP_TRY(tp_dnnl_bind(&s->p, 0, c->scratch));
+    TP_TRY(tp_dnnl_bind(&s->p, 1, c->in[0].data));
+    TP_TRY(tp_dnnl_bind(&s->p, 2, c->in[1].data));
+    TP_TRY(tp_dnnl_bind(&s->p, 3, c->out[0].data));
+    if (s->has_bias)
+        TP_TRY(tp_dnnl_bind(&s->p, 4, c->in[2].data));
+    return tp_dnnl_run(&s->p);
+}
+
+static tp_status matmul_prepare(tp_call *c, size_t *scratch)
+{
+    const tp_matmul_attr *attr = c->attr;
+    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, TP_ACT_NONE);
+}
+
+static tp_status gemm_prepare(tp_call *c, size_t *scratch)
+{
+    const tp_gemm_attr *attr = c->attr;
+    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, attr->act);
+}
+
+/* ---- reference ---- */
+
+static double activate(double v, tp_activation act)
+{
+    switch (act) {
+    case TP_ACT_RELU:
+        return v > 0.0 ? v : 0.0;
+    case TP_ACT_TANH:
+        return tanh(v);
+    case TP_ACT_SIGMOID:
+        return v > 0.0 ? 1.0 / (1.0 + exp(-v)) : exp(v) / (1.0 + exp(v));
+    default:
+        return v;
+    }
+}
+
+/* Which matrix of x belongs to matrix `batch` of the output. */
+static int64_t batch_of(tp_shape x, tp_shape out, int64_t batch)
+{
+    int64_t at = 0, step = 1;
+    for (int i = out.nd - 3; i >= 0; i--) {
+        const int k = i - (out.nd - x.nd);
+        const int64_t here = batch % out.d[i];
+        batch /= out.d[i];
+        if (k < 0)
+            continue;
+        at += (x.d[k] > 1 ? here : 0) * step;
+        step *= x.d[k];
+    }
+    return at;
+}
+
+static tp_status ref_run(const tp_call *c, int trans_a, int trans_b, tp_activation act)
+{
+    const tp_shape sa = c->in[0].shape, sb = c->in[1].shape, so = c->out[0].shape;
+    const int64_t rows = so.d[so.nd - 2], cols = so.d[so.nd - 1], depth = cols_of(sa, trans_a);
+    const int64_t batches = tp_len(&c->out[0]) / (rows * cols > 0 ? rows * cols : 1);
+    const int has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
+
+    for (int64_t m = 0; m < batches; m++) {
+        const int64_t a0 = batch_of(sa, so, m) * rows * depth, b0 = batch_of(sb, so, m) * depth * cols;
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j < cols; j++) {
+                double sum = has_bias ? tp_get(&c->in[2], j) : 0.0;
+                for (int64_t k = 0; k < depth; k++)
+                    sum += tp_get(&c->in[0], a0 + (trans_a ? k * rows + i : i * depth + k)) *
+                           tp_get(&c->in[1], b0 + (trans_b ? j * depth + k : k * cols + j));
+                tp_set(&c->out[0], (m * rows + i) * cols + j, activate(sum, act));
+            }
+    }
+    return TP_OK;
+}
+
+static tp_status matmul_ref(const tp_call *c)
+{
+    const tp_matmul_attr *attr = c->attr;
+    return ref_run(c, attr->trans_a, attr->trans_b, TP_ACT_NONE);
+}
+
+static tp_status gemm_ref(const tp_call *c)
+{
+    const tp_gemm_attr *attr = c->attr;
+    return ref_run(c, attr->trans_a, attr->trans_b, attr->act);
+}
+
+/* ---- gradients: dA = dY op(B)^T, dB = op(A)^T dY, each laid out as the input lies in memory ---- */
+
+static void matrix_grads(tp_graph *g, const tp_node *n, int ta, int tb, tp_val dy, const uint8_t *need,
+                         tp_val *dx)
+{
+    const tp_val a = n->in[0], b = n->in[1];
+
+    if (need[0])
+        dx[0] =
+            tp_sum_to(g, ta ? tp_matmul(g, b, dy, tb, 1) : tp_matmul(g, dy, b, 0, !tb), tp_val_shape(g, a));
+    if (need[1])
+        dx[1] =
+            tp_sum_to(g, tb ? tp_matmul(g, dy, a, 1, ta) : tp_matmul(g, a, dy, !ta, 0), tp_val_shape(g, b));
+}
+
+static void grad_matmul(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
+{
+    const tp_matmul_attr *attr = n->attr;
+    matrix_grads(g, n, attr->trans_a, attr->trans_b, dy[0], need, dx);
+}
+
+tp_val tp_activation_grad(tp_graph *g, tp_val y, tp_val dy, tp_activation act)
+{
+    switch (act) {
+    case TP_ACT_RELU:
+        return tp_relu_grad(g, y, dy);
+    case TP_ACT_TANH:
+        return tp_tanh_grad(g, y, dy);
+    case TP_ACT_SIGMOID:
+        return tp_sigmoid_grad(g, y, dy);
+    default:
+        return dy;
+    }
+}
+
+static void grad_gemm(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
+{
+    const tp_gemm_attr *attr = n->attr;
+    const tp_val dz = tp_activation_grad(g, n->out[0], dy[0], attr->act);
+
+    matrix_grads(g, n, attr->trans_a, attr->trans_b, dz, need, dx);
+    if (n->n_in > 2 && need[2])
+        dx[2] = tp_reduce_sum(g, dz, 1, 0);
+}
+
+/* ---- descriptors ---- */
+
+static tp_cost cost_linear(const tp_call *c)
+{
+    tp_cost cost = tp_cost_stream(c);
+    const tp_shape a = c->in[0].shape;
+    const int64_t rows = c->out[0].shape.d[c->out[0].shape.nd - 2];
+    cost.flops =
+        2.0 * (double)tp_len(&c->out[0]) * (double)(a.d[a.nd - 1] * a.d[a.nd - 2] / (rows > 0 ? rows : 1));
+    return cost;
+}
+
+static const tp_matmul_attr nn = {0, 0}, tn = {1, 0}, nt = {0, 1}, tt = {1, 1};
+static const tp_case cases_matmul[] = {
+    {"1x1,1x1", -1.0, 1.0, 0, &nn, 0, 0},       {"5x7,7x3", -1.0, 1.0, 0, &nn, 0, 0},
+    {"7x5,7x3", -1.0, 1.0, 0, &tn, 0, 0},       {"5x7,3x7", -1.0, 1.0, 0, &nt, 0, 0},
+    {"7x5,3x7", -1.0, 1.0, 0, &tt, 0, 0},       {"2x4x5x6,4x6x3", -1.0, 1.0, 0, &nn, 0, 0},
+    {"3x5x6,1x3x6", -1.0, 1.0, 0, &nt, 0, 0},   {"2x6x5,6x3", -1.0, 1.0, 0, &tn, 0, 0},
+    {"67x129,129x33", -1.0, 1.0, 0, &nn, 0, 0},
+};
+static const tp_gemm_attr dense = {0, 1, TP_ACT_NONE}, dense_relu = {0, 1, TP_ACT_RELU},
+                          dense_tanh = {0, 1, TP_ACT_TANH}, dense_sigmoid = {0, 1, TP_ACT_SIGMOID},
+                          plain = {0, 0, TP_ACT_NONE}, both = {1, 1, TP_ACT_NONE};
+static const tp_case cases_gemm[] = {
+    {"1x1,1x1,1", 0.2, 1.0, 0, &dense_relu, 0, 0},
+    {"5x7,3x7,3", -1.0, 1.0, 0, &dense, 0, 0},
+    {"9x17,33x17,33", -1.0, 1.0, 0, &dense_relu, 0, 0},
+    {"9x17,33x17", -1.0, 1.0, 0, &dense_tanh, 0, 0},
+    {"9x17,33x17,33", -1.0, 1.0, 0, &dense_sigmoid, 0, 0},
+    {"6x5,5x8,8", -1.0, 1.0, 0, &plain, 0, 0},
+    {"5x6,8x5,-", -1.0, 1.0, 0, &both, 0, 0},
+    {"65x57,64x57,64", -1.0, 1.0, 0, &dense_relu, 0, 0},
+};
+
+static const tp_impl matmul_dnnl = {"onednn", matmul_prepare, linear_run, linear_release, TP_IMPL_LIBRARY};
+static const tp_impl matmul_cpu_ref = {"ref", tp_accept_float, matmul_ref, NULL, 0};
+const tp_op tp_op_matmul = {.name = "matmul",
+                            .onnx = "MatMul",
+                            .min_in = 2,
+                            .max_in = 2,
+                            .n_out = 1,
+                            .attr_size = sizeof(tp_matmul_attr),
+                            .infer = infer_matmul,
+                            .grad = grad_matmul,
+                            .cost = cost_linear,
+                            .impls = {[TP_CPU] = TP_IMPLS(&matmul_dnnl, &matmul_cpu_ref)},
+                            .cases = cases_matmul,
+                            .n_cases = TP_COUNT(cases_matmul)};
+
+static const tp_impl gemm_dnnl = {"onednn", gemm_prepare, linear_run, linear_release, TP_IMPL_LIBRARY};
+static const tp_impl gemm_cpu_ref = {"ref", tp_accept_float, gemm_ref, NULL, 0};
+const tp_op tp_op_gemm = {.name = "gemm",
+                          .onnx = "Gemm",
+                          .min_in = 2,
+                          .max_in = 3,
+                          .n_out = 1,
+                          .attr_size = sizeof(tp_gemm_attr),
+                          .infer = infer_gemm,
+                          .grad = grad_gemm,
+                          .cost = cost_linear,
+                          .impls = {[TP_CPU] = TP_IMPLS(&gemm_dnnl, &gemm_cpu_ref)},
+                          .cases = cases_gemm,
+                          .n_cases = TP_COUNT(cases_gemm)};
+
+tp_val tp_matmul(tp_graph *g, tp_val a, tp_val b, int trans_a, int trans_b)
+{
+    return tp_graph_add(g, &tp_op_matmul, 2, (const tp_val[]){a, b},
+                        &(const tp_matmul_attr){trans_a, trans_b});
+}
+
+tp_val tp_gemm(tp_graph *g, tp_val a, tp_val b, tp_val c, tp_gemm_attr attr)
+{
+    return tp_graph_add(g, &tp_op_gemm, 3, (const tp_val[]){a, b, c}, &attr);
+}
