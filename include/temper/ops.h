@@ -391,6 +391,9 @@ TP_API
 tp_val tp_gather_batch(tp_graph *g, tp_val data, tp_val index, tp_val shift, tp_val scale, tp_val counter,
                        tp_gather_attr attr);
 
+/* Tensors that one multi-tensor op takes at most. */
+#define TP_MAX_TENSORS 1024
+
 /* ---- optimizers: each one pass over every tensor
  * ----------------------------------------------------------------- */
 
