@@ -1,9 +1,10 @@
 #!/usr/bin/python3
-"""PyTorch's side of recipes/fashion-cnn.yaml: the same net, initialisation rule, augmentation, optimizer and schedule.
+"""PyTorch's side of recipes/fashion-cnn.yaml: the same net, init, augmentation, optimizer and schedule.
 
     benchmarks/torch_fashion.py --data fashion_mnist.h5 --seed 1 --epochs 10
 
-Prints CSV: seed, epoch, mean training loss, test accuracy, seconds of training so far. Needs the Debian packages python3-torch and python3-h5py.
+Prints CSV: seed, epoch, mean training loss, test accuracy, seconds of training so far.
+Needs the Debian packages python3-torch and python3-h5py.
 """
 
 import argparse
@@ -26,7 +27,8 @@ def build_net():
         nn.Conv2d(1, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(32, 48, 3, padding=1, bias=False), nn.BatchNorm2d(48), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(48, 96, 3, padding=1, bias=False), nn.BatchNorm2d(96), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Dropout(0.2), nn.Linear(96 * 3 * 3, 128), nn.ReLU(), nn.Dropout(0.2), nn.Linear(128, 10),
+        nn.Flatten(), nn.Dropout(0.2), nn.Linear(96 * 3 * 3, 128), nn.ReLU(),
+        nn.Dropout(0.2), nn.Linear(128, 10),
     )  # fmt: skip
 
 
@@ -39,21 +41,23 @@ def augment(x, flip):
     if flip:
         mirrored = torch.rand(count, 1) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
-    return padded[torch.arange(count)[:, None, None, None], 0, rows[:, None, :, None], columns[:, None, None, :]]
+    samples = torch.arange(count)[:, None, None, None]
+    return padded[samples, 0, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def make_optimizer(net):
     """AdamW whose decay skips biases and norms."""
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
-    return torch.optim.AdamW([{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}],
-                             lr=MAX_LR)
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=MAX_LR)
 
 
 def accuracy(net, x, y):
     net.eval()
     with torch.no_grad():
-        right = sum((net(part).argmax(1) == labels).sum().item() for part, labels in zip(x.split(1000), y.split(1000)))
+        batches = zip(x.split(1000), y.split(1000))
+        right = sum((net(images).argmax(1) == labels).sum().item() for images, labels in batches)
     return right / len(y)
 
 
@@ -86,7 +90,8 @@ def train(arguments):
             schedule.step()
             total += loss.item() * len(rows)
         seconds += time.perf_counter() - start
-        print(f"{arguments.seed},{epoch},{total / len(x):.4f},{accuracy(net, *test):.4f},{seconds:.1f}", flush=True)
+        row = f"{arguments.seed},{epoch},{total / len(x):.4f},{accuracy(net, *test):.4f},{seconds:.1f}"
+        print(row, flush=True)
 
 
 if __name__ == "__main__":

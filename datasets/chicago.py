@@ -5,8 +5,8 @@
 
 Needs the Debian packages r-base-core, r-cran-modeldata and python3-h5py. The bytes depend on the data alone.
 
-    x     float32 (5698,57)  48 numeric features, 7 weekday columns (one-hot, Monday first), sine and cosine of the
-                             day of the year; attributes `names` and `units`, one entry a column
+    x     float32 (5698,57)  48 numeric features, 7 weekday columns (one-hot, Monday first), sine and cosine
+                             of the day of the year; attributes `names` and `units`, one entry a column
     y     float32 (5698,1)   entries at the station, in thousands a day
     date  int32   (5698,)    days since 1970-01-01
 """
@@ -22,13 +22,15 @@ import convert
 EPOCH = datetime.date(1970, 1, 1)
 WEEKDAYS = ["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
 CHUNK_ROWS = 1024
+SOURCE = "object Chicago of the R package modeldata, see NOTICE.md"
 DAYS_PER_YEAR = 365.25
 
 WEATHER_UNITS = {
     "temp_min": "degree Fahrenheit", "temp": "degree Fahrenheit", "temp_max": "degree Fahrenheit",
     "temp_change": "degree Fahrenheit", "dew": "degree Fahrenheit", "humidity": "percent",
     "pressure": "inch of mercury", "pressure_change": "inch of mercury",
-    "wind": "mile per hour", "wind_max": "mile per hour", "gust": "mile per hour", "gust_max": "mile per hour",
+    "wind": "mile per hour", "wind_max": "mile per hour",
+    "gust": "mile per hour", "gust_max": "mile per hour",
     "percip": "inch", "percip_max": "inch",
     "weather_rain": "fraction of the day", "weather_snow": "fraction of the day",
     "weather_cloud": "fraction of the day", "weather_storm": "fraction of the day",
@@ -66,14 +68,16 @@ def convert_chicago(arguments):
     names = features + WEEKDAYS + ["sin_day_of_year", "cos_day_of_year"]
     units = [unit_of(name) for name in features] + ["1 on that weekday"] * len(WEEKDAYS) + ["1", "1"]
     with convert.new_file(arguments.out) as file:
-        file.attrs["source"] = convert.fixed_strings("object Chicago of the R package modeldata, see NOTICE.md")
+        file.attrs["source"] = convert.fixed_strings(SOURCE)
         convert.add(file, "x", x.astype("<f4"), CHUNK_ROWS, names=names, units=units)
-        convert.add(file, "y", y.astype("<f4"), CHUNK_ROWS, names=["ridership"], units=["thousand entries a day"])
+        convert.add(file, "y", y.astype("<f4"), CHUNK_ROWS,
+                    names=["ridership"], units=["thousand entries a day"])
         days = np.array([(date - EPOCH).days for date in dates], dtype="<i4")
         convert.add(file, "date", days, CHUNK_ROWS, units="days since 1970-01-01")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--out", default=convert.HERE / "chicago.h5", help="file to write (default: beside this script)")
+    parser.add_argument("--out", default=convert.HERE / "chicago.h5",
+                        help="file to write (default: beside this script)")
     convert.main(convert_chicago, parser.parse_args())

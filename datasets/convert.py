@@ -1,4 +1,4 @@
-"""What the converters share: running an R script for its CSV, and writing HDF5 so that equal data gives equal bytes."""
+"""What the converters share: an R script's table, and HDF5 files whose bytes depend on the data alone."""
 
 import contextlib
 import csv
@@ -19,7 +19,7 @@ class ConversionError(Exception):
 
 
 def read_r_table(script, package):
-    """Rows, as dictionaries of strings, of the CSV written by datasets/`script`, which needs the Debian package `package`."""
+    """Rows (dictionaries of strings) of the CSV that `script` writes; it needs the Debian `package`."""
     with tempfile.TemporaryDirectory() as folder:
         table = pathlib.Path(folder) / "table.csv"
         try:
@@ -28,7 +28,8 @@ def read_r_table(script, package):
         except FileNotFoundError:
             raise ConversionError(f"Rscript not found: apt-get install r-base-core {package}") from None
         if done.returncode != 0:
-            raise ConversionError(f"{script} failed (it needs the Debian package {package}): {done.stderr.strip()}")
+            reason = " ".join(done.stderr.split())
+            raise ConversionError(f"{script} failed (it needs the Debian package {package}): {reason}")
         with open(table, newline="", encoding="utf-8") as file:
             return list(csv.DictReader(file))
 
@@ -39,7 +40,6 @@ def new_file(path):
     path = pathlib.Path(path)
     part = path.with_name(path.name + ".part")
     try:
-        # Free-space tracking and link order are left at their defaults: nothing in the file depends on time or place.
         with h5py.File(part, "w", libver=("earliest", "v110")) as file:
             yield file
         os.replace(part, path)

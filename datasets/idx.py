@@ -1,4 +1,4 @@
-"""IDX files (the format of MNIST and its successors) to one HDF5 file with train/x, train/y, test/x and test/y."""
+"""IDX files (the format of MNIST and its kin) to one HDF5 file: train/x, train/y, test/x and test/y."""
 
 import gzip
 import math
@@ -14,7 +14,7 @@ MAX_RANK = 8
 
 
 def read_idx(path):
-    """The uint8 array of an IDX file, gzipped or not. The header: two zero bytes, type, rank, big-endian sizes."""
+    """The uint8 array of an IDX file, gzipped or not. Header: two zeros, type, rank, big-endian sizes."""
     try:
         with open(path, "rb") as file:
             data = file.read()
@@ -38,7 +38,8 @@ def read_pair(images, labels):
     """x(N,1,H,W) and y(N) of two IDX files."""
     x, y = read_idx(images), read_idx(labels)
     if x.ndim != 3 or y.ndim != 1 or len(x) != len(y):
-        raise convert.ConversionError(f"{images} has shape {x.shape} and {labels} {y.shape}: no images with one label each")
+        raise convert.ConversionError(
+            f"{images} has shape {x.shape} and {labels} {y.shape}: not images with one label each")
     return x[:, np.newaxis], y
 
 

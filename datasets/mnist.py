@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """Makes mnist.h5 from four IDX files of your own, gzipped or not.
 
-    datasets/mnist.py train-images-idx3-ubyte train-labels-idx1-ubyte t10k-images-idx3-ubyte t10k-labels-idx1-ubyte \\
-        --out mnist.h5
+    datasets/mnist.py train-images-idx3-ubyte train-labels-idx1-ubyte \\
+                      t10k-images-idx3-ubyte t10k-labels-idx1-ubyte --out mnist.h5
 
-    train/x uint8 (60000,1,28,28)   train/y uint8 (60000,)   test/x uint8 (10000,1,28,28)   test/y uint8 (10000,)
+    train/x uint8 (60000,1,28,28)   train/y uint8 (60000,)
+    test/x  uint8 (10000,1,28,28)   test/y  uint8 (10000,)
 """
 
 import argparse

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
-"""Makes movielens.h5: 100,004 ratings of 9,066 movies by 671 users (MovieLens "latest-small" as the R package dslabs has it).
+"""Makes movielens.h5: 100,004 MovieLens ratings of 9,066 movies by 671 users, as R's dslabs has them.
 
     datasets/movielens.py --out movielens.h5
 
-Needs the Debian packages r-base-core, r-cran-dslabs and python3-h5py. GroupLens restricts redistribution of the
-ratings, so this runs on the user's machine and its output is never committed.
+Needs the Debian packages r-base-core, r-cran-dslabs and python3-h5py. GroupLens restricts redistribution
+of the ratings, so this runs on the user's machine and its output is never committed.
 
     user    int32   (N,)   0-based, dense; the dataset user_ids has the original userId of each
     movie   int32   (N,)   0-based, dense; the dataset movie_ids has the original movieId of each
@@ -27,7 +27,8 @@ def convert_movielens(arguments):
         for name, column in (("user", "userId"), ("movie", "movieId")):
             ids, dense = np.unique([int(row[column]) for row in rows], return_inverse=True)
             convert.add(file, name, dense.astype("<i4"), CHUNK_ROWS)
-            convert.add(file, f"{name}_ids", ids.astype("<i4"), CHUNK_ROWS, meaning=f"{column} of each dense {name}")
+            convert.add(file, f"{name}_ids", ids.astype("<i4"), CHUNK_ROWS,
+                        meaning=f"{column} of each dense {name}")
         rating = np.array([[float(row["rating"])] for row in rows], dtype="<f4")
         convert.add(file, "rating", rating, CHUNK_ROWS, names=["rating"], units=["stars"])
         time = np.array([int(row["timestamp"]) for row in rows], dtype="<i8")

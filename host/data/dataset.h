@@ -65,7 +65,7 @@ tp_status tp_dataset_bind(tp_data *d, const tp_data_spec *spec) TP_MUST_USE;
 
 /* dataset_load.c: reads each column once: keeps it if resident, hashes it, applies the non-finite policy. */
 tp_status tp_dataset_load(tp_data *d, tp_column *c, tp_nonfinite policy) TP_MUST_USE;
-tp_status tp_dataset_hash(tp_data *d) TP_MUST_USE;
+void tp_dataset_hash(tp_data *d);
 
 /* dataset_check.c: value ranges of the used rows, class counts, number of categories and classes. */
 tp_status tp_dataset_check(tp_data *d, const tp_data_spec *spec) TP_MUST_USE;

@@ -18,10 +18,10 @@ static tp_status check_input(const tp_input_spec *in, int i)
              "data: input %s: scale factor is %g, want a finite number that is not 0", in->name, in->factor);
     TP_CHECK(in->normalize != TP_NORM_GIVEN || (in->n_norm > 0 && in->shift && in->scale), TP_EINVAL,
              "data: input %s: the given normalisation has %lld values", in->name, (long long)in->n_norm);
-    TP_CHECK(in->n_categories >= 0, TP_EINVAL, "data: input %s: n_categories is %lld, want at least 0", in->name,
-             (long long)in->n_categories);
-    TP_CHECK(in->crop_padding >= 0, TP_EINVAL, "data: input %s: crop padding is %d, want at least 0", in->name,
-             in->crop_padding);
+    TP_CHECK(in->n_categories >= 0, TP_EINVAL, "data: input %s: n_categories is %lld, want at least 0",
+             in->name, (long long)in->n_categories);
+    TP_CHECK(in->crop_padding >= 0, TP_EINVAL, "data: input %s: crop padding is %d, want at least 0",
+             in->name, in->crop_padding);
     TP_CHECK(in->kind == TP_INPUT_IMAGE || (!in->crop_padding && !in->hflip), TP_EINVAL,
              "data: input %s: crop and flip are for images only", in->name);
     return TP_OK;
@@ -32,7 +32,8 @@ static tp_status check_split(const tp_data_spec *spec)
     const tp_split_spec *s = &spec->split;
     switch (s->kind) {
     case TP_SPLIT_ALL:
-        TP_CHECK(s->all >= TP_TRAIN && s->all < TP_PARTS, TP_EINVAL, "data: there is no part %d", (int)s->all);
+        TP_CHECK(s->all >= TP_TRAIN && s->all < TP_PARTS, TP_EINVAL, "data: there is no part %d",
+                 (int)s->all);
         return TP_OK;
     case TP_SPLIT_TIME:
         TP_CHECK(spec->time, TP_EINVAL, "data: a split by time needs a time dataset");
@@ -48,7 +49,8 @@ static tp_status check_split(const tp_data_spec *spec)
         return TP_OK;
     case TP_SPLIT_FRACTION:
         TP_CHECK(s->validation >= 0.0 && s->test >= 0.0 && s->validation + s->test < 1.0, TP_EINVAL,
-                 "data: split: fractions are %g for validation and %g for test, want both at least 0 and their sum "
+                 "data: split: fractions are %g for validation and %g for test, want both at least 0 and "
+                 "their sum "
                  "below 1",
                  s->validation, s->test);
         return TP_OK;
@@ -66,8 +68,10 @@ static tp_status check_split(const tp_data_spec *spec)
 
 static tp_status check_spec(const tp_data_spec *spec)
 {
-    TP_CHECK(spec->n_inputs > 0 && spec->inputs, TP_EINVAL, "data: %d inputs, want at least 1", spec->n_inputs);
-    TP_CHECK(spec->split.kind == TP_SPLIT_FILES || (spec->path && spec->path[0]), TP_EINVAL, "data: no file given");
+    TP_CHECK(spec->n_inputs > 0 && spec->inputs, TP_EINVAL, "data: %d inputs, want at least 1",
+             spec->n_inputs);
+    TP_CHECK(spec->split.kind == TP_SPLIT_FILES || (spec->path && spec->path[0]), TP_EINVAL,
+             "data: no file given");
     for (int i = 0; i < spec->n_inputs; i++)
         TP_TRY(check_input(&spec->inputs[i], i));
     TP_CHECK(spec->target_kind >= TP_TARGET_NONE && spec->target_kind <= TP_TARGET_MULTILABEL, TP_EINVAL,
@@ -147,8 +151,8 @@ static tp_status find(const tp_source *s, const char *name, const tp_h5_array **
         name++;
     const int length = s->prefix ? snprintf(full, sizeof full, "%s/%s", s->prefix, name)
                                  : snprintf(full, sizeof full, "%s", name);
-    TP_CHECK(length > 0 && (size_t)length < sizeof full, TP_EINVAL, "data: dataset name of %d bytes, limit %d",
-             length, (int)sizeof full - 1);
+    TP_CHECK(length > 0 && (size_t)length < sizeof full, TP_EINVAL,
+             "data: dataset name of %d bytes, limit %d", length, (int)sizeof full - 1);
     *out = tp_h5_find(s->file, full);
     if (*out)
         return TP_OK;
@@ -162,7 +166,8 @@ static tp_status find(const tp_source *s, const char *name, const tp_h5_array **
             best = far;
         }
     }
-    TP_CHECK(nearest, TP_EDATA, "%s: there is no dataset '%s'; the file has no numeric dataset", s->path, full);
+    TP_CHECK(nearest, TP_EDATA, "%s: there is no dataset '%s'; the file has no numeric dataset", s->path,
+             full);
     TP_FAIL(TP_EDATA, "%s: there is no dataset '%s'; the nearest is '%s'", s->path, full, nearest);
 }
 
@@ -220,10 +225,10 @@ static tp_status check_array(const tp_source *s, const tp_h5_array *a, const wan
                  (!w->scalar || a->shape.nd == 1 || a->shape.d[1] == 1),
              TP_EDATA, "%s: %s has shape %s, want %s", s->path, a->name, text, w->shapes);
     TP_CHECK(a->shape.d[0] > 0, TP_EDATA, "%s: %s has no rows", s->path, a->name);
-    TP_CHECK(tp_shape_len(a->shape) > 0, TP_EDATA, "%s: %s has shape %s, want no dimension of 0", s->path, a->name,
-             text);
-    TP_CHECK(!w->integer || !tp_dtype_is_float(a->dtype), TP_EDATA, "%s: %s is %s, want an integer type", s->path,
-             a->name, tp_dtype_name(a->dtype));
+    TP_CHECK(tp_shape_len(a->shape) > 0, TP_EDATA, "%s: %s has shape %s, want no dimension of 0", s->path,
+             a->name, text);
+    TP_CHECK(!w->integer || !tp_dtype_is_float(a->dtype), TP_EDATA, "%s: %s is %s, want an integer type",
+             s->path, a->name, tp_dtype_name(a->dtype));
     return TP_OK;
 }
 

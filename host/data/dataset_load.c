@@ -145,7 +145,8 @@ static tp_status decode_piece(void *ctx, int64_t row, int64_t n, const void *val
     const numbers_ctx *x = ctx;
     for (int64_t k = 0; k < n; k += x->step) {
         const int64_t m = x->step < n - k ? x->step : n - k;
-        tp_decode(x->c->dtype, (const char *)values + (size_t)k * x->c->row_bytes, m * x->c->row_len, x->buffer);
+        tp_decode(x->c->dtype, (const char *)values + (size_t)k * x->c->row_bytes, m * x->c->row_len,
+                  x->buffer);
         TP_TRY(x->fn(x->ctx, row + k, m, x->buffer));
     }
     return TP_OK;
@@ -267,14 +268,15 @@ tp_status tp_dataset_load(tp_data *d, tp_column *c, tp_nonfinite policy)
         return TP_OK;
     }
     TP_CHECK(x.bad_count == 0, TP_EDATA,
-             "%s, value %lld is %g, want a finite number (%lld rows of it are not finite; the policy 'drop' leaves "
+             "%s, value %lld is %g, want a finite number (%lld rows of it are not finite; the policy 'drop' "
+             "leaves "
              "such rows out)",
              tp_column_place(d, c, x.bad_row).text, (long long)x.bad_element, x.bad_value,
              (long long)x.bad_count);
     return TP_OK;
 }
 
-tp_status tp_dataset_hash(tp_data *d)
+void tp_dataset_hash(tp_data *d)
 {
     crypto_generichash_state hash;
     unsigned char digest[TP_DIGEST_BYTES];
@@ -283,5 +285,4 @@ tp_status tp_dataset_hash(tp_data *d)
         crypto_generichash_update(&hash, d->columns[i].digest, TP_DIGEST_BYTES);
     crypto_generichash_final(&hash, digest, sizeof digest);
     sodium_bin2hex(d->hash, sizeof d->hash, digest, sizeof digest);
-    return TP_OK;
 }

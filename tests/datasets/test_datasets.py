@@ -15,8 +15,9 @@ DATASETS = pathlib.Path(__file__).resolve().parents[2] / "datasets"
 FASHION_MNIST = pathlib.Path("/usr/share/datasets/fashion-mnist")
 
 
-def run(script, *arguments):
-    return subprocess.run([sys.executable, DATASETS / script, *arguments], capture_output=True, text=True, check=False)
+def run(script, *arguments, **options):
+    command = [sys.executable, DATASETS / script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 def has_r_package(name):
@@ -28,8 +29,18 @@ def has_r_package(name):
     return done.returncode == 0
 
 
+def needs(present, package):
+    return unittest.skipUnless(present, f"skipped: the Debian package {package} is missing")
+
+
+needs_modeldata = needs(has_r_package("modeldata"), "r-cran-modeldata")
+needs_dslabs = needs(has_r_package("dslabs"), "r-cran-dslabs")
+needs_fashion_mnist = needs(FASHION_MNIST.is_dir(), "dataset-fashion-mnist")
+
+
 def write_idx(path, values, kind=0x08, compress=False):
-    data = bytes([0, 0, kind, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
+    header = bytes([0, 0, kind, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    data = header + values.tobytes()
     path.write_bytes(gzip.compress(data) if compress else data)
 
 
@@ -50,7 +61,8 @@ class Chicago(InFolder):
             self.assertEqual((date.shape, date.dtype), ((5698,), np.dtype("<i4")))
             self.assertEqual(len(x.attrs["names"]), 57)
             self.assertEqual(len(x.attrs["units"]), 57)
-            self.assertEqual([x.attrs["names"][i] for i in (0, 47, 48, 54)], [b"Austin", b"Cubs_Home", b"monday", b"sunday"])
+            some = [x.attrs["names"][i] for i in (0, 47, 48, 54)]
+            self.assertEqual(some, [b"Austin", b"Cubs_Home", b"monday", b"sunday"])
             self.assertTrue(np.isfinite(x[:]).all() and np.isfinite(y[:]).all())
             # Days run without a gap; 2001-01-22 was a Monday.
             np.testing.assert_array_equal(date[:], 11344 + np.arange(5698))
@@ -60,7 +72,7 @@ class Chicago(InFolder):
             self.assertEqual(x[0, 0], np.float32(1.463))
             self.assertEqual(y[0, 0], np.float32(15.732))
 
-    @unittest.skipUnless(has_r_package("modeldata"), "skipped: the Debian package r-cran-modeldata is missing")
+    @needs_modeldata
     def test_conversion_gives_the_committed_file(self):
         done = run("chicago.py", "--out", self.out)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
@@ -71,7 +83,21 @@ class Chicago(InFolder):
                 for key, value in committed[name].attrs.items():
                     np.testing.assert_array_equal(made[name].attrs[key], value)
 
-    @unittest.skipUnless(has_r_package("modeldata"), "skipped: the Debian package r-cran-modeldata is missing")
+    def test_without_r_the_packages_are_named(self):
+        done = run("chicago.py", "--out", self.out, env={"PATH": str(self.folder)})
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertIn("r-base-core r-cran-modeldata", done.stderr)
+        self.assertFalse(self.out.exists())
+
+    @needs_modeldata
+    def test_an_output_that_cannot_be_written_is_named(self):
+        out = self.folder / "nowhere" / "out.h5"
+        done = run("chicago.py", "--out", out)
+        self.assertEqual((done.returncode, len(done.stderr.splitlines())), (1, 1), done.stderr)
+        self.assertIn(str(out), done.stderr)
+
+    @needs_modeldata
     def test_bytes_depend_on_the_data_alone(self):
         again = self.folder / "again.h5"
         for out in (self.out, again):
@@ -136,14 +162,15 @@ class Idx(InFolder):
 
 
 class FashionMnist(InFolder):
-    @unittest.skipUnless(FASHION_MNIST.is_dir(), "skipped: the Debian package dataset-fashion-mnist is missing")
+    @needs_fashion_mnist
     def test_whole_set_converts(self):
         done = run("fashion_mnist.py", "--out", self.out)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         with h5py.File(self.out) as file:
             for part, rows in (("train", 60000), ("test", 10000)):
-                self.assertEqual((file[f"{part}/x"].shape, file[f"{part}/x"].dtype), ((rows, 1, 28, 28), np.uint8))
-                self.assertEqual(file[f"{part}/x"].chunks, (1000, 1, 28, 28))
+                x = file[f"{part}/x"]
+                self.assertEqual((x.shape, x.dtype), ((rows, 1, 28, 28), np.uint8))
+                self.assertEqual(x.chunks, (1000, 1, 28, 28))
                 np.testing.assert_array_equal(np.bincount(file[f"{part}/y"][:]), [rows // 10] * 10)
             # The mean that papers on this set give for normalisation.
             self.assertAlmostEqual(file["train/x"][:].mean() / 255, 0.2860, places=4)
@@ -156,7 +183,7 @@ class FashionMnist(InFolder):
 
 
 class MovieLens(InFolder):
-    @unittest.skipUnless(has_r_package("dslabs"), "skipped: the Debian package r-cran-dslabs is missing")
+    @needs_dslabs
     def test_ids_are_dense_and_keep_their_origin(self):
         done = run("movielens.py", "--out", self.out)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
