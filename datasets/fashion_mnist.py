@@ -19,7 +19,7 @@ DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 def convert_fashion_mnist(arguments):
     folder = arguments.folder
     if not folder.is_dir():
-        raise convert.ConversionError(f"no folder {folder}: apt-get install dataset-fashion-mnist or use --from")
+        raise convert.ConversionError(f"no {folder}: apt-get install dataset-fashion-mnist or give --from")
     idx.to_hdf5(arguments.out, "Fashion-MNIST (Zalando SE, MIT licence)",
                 train=(folder / "train-images-idx3-ubyte.gz", folder / "train-labels-idx1-ubyte.gz"),
                 test=(folder / "t10k-images-idx3-ubyte.gz", folder / "t10k-labels-idx1-ubyte.gz"))

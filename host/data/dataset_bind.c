@@ -1,6 +1,7 @@
 #include "host/core/mem.h"
 #include "host/data/dataset.h"
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 /* ---- the spec itself ---- */

@@ -2,6 +2,7 @@
 #include "host/data/dataset.h"
 #include <math.h>
 #include <sodium.h>
+#include <stdio.h>
 #include <string.h>
 
 /* What is read, decoded and checked in one go. */
@@ -241,11 +242,11 @@ static tp_status read_resident(tp_data *d, tp_column *c)
 static void hash_begin(crypto_generichash_state *hash, const tp_data *d, const tp_column *c)
 {
     char text[TP_SHAPE_TEXT_SIZE], head[TP_SHAPE_TEXT_SIZE + 64];
-    const int n = snprintf(head, sizeof head, "|%d|%s|%lld|%s|", (int)c->role, tp_dtype_name(c->dtype),
-                           (long long)d->n_rows, tp_shape_text(c->sample, text, sizeof text));
+    snprintf(head, sizeof head, "|%d|%s|%lld|%s|", (int)c->role, tp_dtype_name(c->dtype),
+             (long long)d->n_rows, tp_shape_text(c->sample, text, sizeof text));
     crypto_generichash_init(hash, NULL, 0, TP_DIGEST_BYTES);
     crypto_generichash_update(hash, (const unsigned char *)c->name, strlen(c->name));
-    crypto_generichash_update(hash, (const unsigned char *)head, (size_t)n);
+    crypto_generichash_update(hash, (const unsigned char *)head, strlen(head));
 }
 
 tp_status tp_dataset_load(tp_data *d, tp_column *c, tp_nonfinite policy)

@@ -109,8 +109,8 @@ typedef struct tp_model tp_model;
  * is borrowed and must outlive the model. */
 TP_API
 tp_status tp_model_new(tp_model **out, tp_device *dev, tp_layer *layers, int n_inputs,
-                       const tp_model_input *inputs, tp_task task, int64_t n_outputs,
-                       uint64_t seed) TP_MUST_USE;
+                       const tp_model_input *inputs, tp_task task, int64_t n_outputs, uint64_t seed)
+    TP_MUST_USE;
 TP_API
 void tp_model_free(tp_model *m); /* NULL is fine */
 

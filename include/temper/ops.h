@@ -15,8 +15,9 @@ extern "C" {
 #define TP_OPS(X)                                                                                            \
     /* elementwise */                                                                                        \
     X(neg)                                                                                                   \
-    X(abs) X(exp) X(log) X(sqrt) X(rsqrt) X(sign) X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(elu) X(gelu)    \
-        X(silu) X(softplus) X(clip) X(relu_grad) X(leaky_relu_grad) X(elu_grad) X(gelu_grad) X(silu_grad)    \
+    X(abs)                                                                                                   \
+    X(exp) X(log) X(sqrt) X(rsqrt) X(sign) X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(elu) X(gelu) X(silu)   \
+        X(softplus) X(clip) X(relu_grad) X(leaky_relu_grad) X(elu_grad) X(gelu_grad) X(silu_grad)            \
             X(softplus_grad) X(tanh_grad) X(sigmoid_grad) X(clip_grad) X(add) X(sub) X(mul) X(div) X(pow)    \
                 X(min) X(max) X(greater) X(where) /* reduce and shape */                                     \
         X(reduce_sum) X(reduce_mean) X(reduce_max) X(reduce_max_grad) X(expand) X(reshape) X(detach)         \

@@ -1,0 +1,87 @@
+/* train.h - trains a model on an open data set: one compiled step, run many times. */
+#ifndef TP_TRAIN_H
+#define TP_TRAIN_H
+#include "temper/data.h"
+#include "temper/model.h"
+#include "temper/ops.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum tp_loss_kind {
+    TP_LOSS_AUTO = 0, /* mse, softmax_cross_entropy or bce_with_logits, as the model's task asks */
+    TP_LOSS_KIND_MSE,
+    TP_LOSS_KIND_MAE,
+    TP_LOSS_KIND_HUBER,
+    TP_LOSS_KIND_QUANTILE,
+    TP_LOSS_KIND_CROSS_ENTROPY,
+    TP_LOSS_KIND_BCE
+} tp_loss_kind;
+
+/* What happens in one training step. */
+typedef struct tp_train_opts {
+    size_t size;
+    tp_loss_kind loss;
+    double loss_param;         /* huber: delta; quantile: q */
+    double label_smoothing;    /* cross entropy */
+    const float *class_weight; /* cross entropy: one weight for each class, or NULL; copied */
+    tp_optimizer_attr optimizer;
+    double weight_decay; /* on weights; biases and norms only with decay_all */
+    int decay_all;
+    double clip_norm;   /* 0: no clipping */
+    double ema;         /* decay of the moving average of weights; 0: none */
+    int64_t batch;      /* samples of one step */
+    int64_t accumulate; /* micro-batches a step is made of; divides batch */
+    uint64_t seed;      /* order of samples, augmentation, dropout */
+} tp_train_opts;
+#define TP_TRAIN_OPTS_INIT                                                                                   \
+    {                                                                                                        \
+        sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0}, 0.01, 0,  \
+            0.0, 0.0, 64, 1, 0                                                                               \
+    }
+
+typedef struct tp_trainer tp_trainer;
+
+/* Compiles the training step for dev, which the model lives on. dev, model and data are borrowed and must
+ * outlive the trainer; data must be resident. Errors: TP_EINVAL (options), TP_EDATA (data and model do not
+ * fit), TP_ENOMEM, TP_EUNSUP. */
+TP_API tp_status tp_trainer_new(tp_trainer **out, tp_device *dev, tp_model *model, const tp_data *data,
+                                const tp_train_opts *opts) TP_MUST_USE;
+TP_API void tp_trainer_free(tp_trainer *t); /* NULL is fine */
+
+/* Steps that see every training row once: ceil(rows / batch). */
+TP_API int64_t tp_trainer_steps_per_epoch(const tp_trainer *t);
+
+/* What a step leaves: mean loss of the batch, global gradient norm, and whether it was applied (0: the loss
+ * or a gradient was not finite, and nothing was written). */
+typedef struct tp_step_result {
+    double loss, grad_norm;
+    int applied;
+} tp_step_result;
+
+/* Runs step number `step` (from 0) with this learning rate. Makes no allocation. */
+TP_API tp_status tp_trainer_step(tp_trainer *t, int64_t step, double lr, tp_step_result *result) TP_MUST_USE;
+
+/* The model's outputs for every row of a part, in the order of its table: outputs (rows, n_outputs), host
+ * memory of the caller. use_ema: with the averaged weights. loss (may be NULL): mean loss of the part. */
+TP_API tp_status tp_trainer_predict(tp_trainer *t, tp_part part, int use_ema, float *outputs, double *loss)
+    TP_MUST_USE;
+
+/* The tensors a run must save to go on bit for bit: parameters, buffers, optimizer states, averages, step
+ * count. data is device memory, borrowed. Names: "model.0.weight", "optimizer.0.0.weight" (state 0),
+ * "ema.0.weight", "optimizer.t". */
+typedef struct tp_state_tensor {
+    const char *name;
+    tp_tensor tensor;
+} tp_state_tensor;
+TP_API int tp_trainer_n_states(const tp_trainer *t);
+TP_API const tp_state_tensor *tp_trainer_state(const tp_trainer *t, int i);
+
+/* The compiled step as text (tp_plan_text); free with tp_text_free. */
+TP_API tp_status tp_trainer_plan_text(const tp_trainer *t, char **out) TP_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
