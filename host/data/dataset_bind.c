@@ -148,8 +148,6 @@ static int distance(const char *a, const char *b)
 static tp_status find(const tp_source *s, const char *name, const tp_h5_array **out)
 {
     char full[1024];
-    while (name[0] == '/')
-        name++;
     const int length = s->prefix ? snprintf(full, sizeof full, "%s/%s", s->prefix, name)
                                  : snprintf(full, sizeof full, "%s", name);
     TP_CHECK(length > 0 && (size_t)length < sizeof full, TP_EINVAL,
@@ -265,6 +263,8 @@ static tp_status add_column(tp_data *d, const tp_data_spec *spec, tp_role role, 
                             tp_column **out)
 {
     tp_column *c = &d->columns[d->n_columns++];
+    while (name[0] == '/')
+        name++;
     c->role = role;
     c->index = index;
     TP_TRY(tp_strdup(&c->name, name));

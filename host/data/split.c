@@ -1,4 +1,5 @@
 #include "host/core/mem.h"
+#include "host/core/parallel.h"
 #include "host/data/dataset.h"
 #include "host/data/order.h"
 #include <math.h>
@@ -39,20 +40,30 @@ static void split_time(tp_data *d, const tp_split_spec *s)
     }
 }
 
+typedef struct fraction_ctx {
+    tp_data *d;
+    uint64_t seed;
+    int64_t test, validation; /* rows */
+} fraction_ctx;
+
+static void split_fraction_rows(void *ctx, int64_t begin, int64_t end)
+{
+    const fraction_ctx *x = ctx;
+    for (int64_t row = begin; row < end; row++) {
+        const int64_t place = tp_order_permute(x->seed, TP_RNG_SPLIT, 0, x->d->n_rows, row);
+        const int held_out = place < x->test ? TP_TEST : TP_VALIDATION;
+        assign(x->d, row, (uint8_t)(place < x->test + x->validation ? held_out : TP_TRAIN));
+    }
+}
+
 static void split_fraction(tp_data *d, const tp_split_spec *s)
 {
-    const int64_t test = llround((double)d->n_rows * s->test);
-    const int64_t validation = llround((double)d->n_rows * s->validation);
+    fraction_ctx x = {d, s->seed, llround((double)d->n_rows * s->test),
+                      llround((double)d->n_rows * s->validation)};
     d->requested[TP_TRAIN] = 1;
     d->requested[TP_VALIDATION] = s->validation > 0.0;
     d->requested[TP_TEST] = s->test > 0.0;
-    for (int64_t row = 0; row < d->n_rows; row++) {
-        const int64_t place = tp_order_permute(s->seed, TP_RNG_SPLIT, 0, d->n_rows, row);
-        assign(d, row,
-               (uint8_t)(place < test                ? TP_TEST
-                         : place < test + validation ? TP_VALIDATION
-                                                     : TP_TRAIN));
-    }
+    tp_parallel(d->n_rows, 4096, split_fraction_rows, &x);
 }
 
 static tp_status split_dataset(tp_data *d)

@@ -12,28 +12,46 @@ typedef struct fit_ctx {
     double *origin, *sum, *sum2, *low, *high; /* (n_norm) */
 } fit_ctx;
 
+static void add_run(fit_ctx *x, int64_t j, const double *v)
+{
+    const double origin = x->origin[j];
+    double sum = 0.0, sum2 = 0.0, low = x->low[j], high = x->high[j];
+    for (int64_t k = 0; k < x->run; k++) {
+        const double e = v[k] - origin;
+        sum += e;
+        sum2 += e * e;
+        low = v[k] < low ? v[k] : low;
+        high = v[k] > high ? v[k] : high;
+    }
+    x->sum[j] += sum;
+    x->sum2[j] += sum2;
+    x->low[j] = low;
+    x->high[j] = high;
+}
+
+/* As add_run with runs of 1, features in the inner loop. */
+static void add_features(fit_ctx *x, const double *restrict v)
+{
+    const double *restrict origin = x->origin;
+    double *restrict sum = x->sum, *restrict sum2 = x->sum2, *restrict low = x->low, *restrict high = x->high;
+    for (int64_t j = 0; j < x->n_norm; j++) {
+        const double e = v[j] - origin[j];
+        sum[j] += e;
+        sum2[j] += e * e;
+        low[j] = v[j] < low[j] ? v[j] : low[j];
+        high[j] = v[j] > high[j] ? v[j] : high[j];
+    }
+}
+
 static void add_row(fit_ctx *x, const double *values)
 {
-    for (int64_t j = 0; j < x->n_norm; j++) {
-        const double *v = values + j * x->run;
-        if (x->rows == 0) {
-            x->origin[j] = v[0];
-            x->low[j] = x->high[j] = v[0];
-        }
-        const double origin = x->origin[j];
-        double sum = 0.0, sum2 = 0.0, low = x->low[j], high = x->high[j];
-        for (int64_t k = 0; k < x->run; k++) {
-            const double e = v[k] - origin;
-            sum += e;
-            sum2 += e * e;
-            low = v[k] < low ? v[k] : low;
-            high = v[k] > high ? v[k] : high;
-        }
-        x->sum[j] += sum;
-        x->sum2[j] += sum2;
-        x->low[j] = low;
-        x->high[j] = high;
-    }
+    for (int64_t j = 0; j < x->n_norm && x->rows == 0; j++)
+        x->origin[j] = x->low[j] = x->high[j] = values[j * x->run];
+    if (x->run == 1)
+        add_features(x, values);
+    else
+        for (int64_t j = 0; j < x->n_norm; j++)
+            add_run(x, j, values + j * x->run);
     x->rows++;
 }
 

@@ -21,7 +21,7 @@ typedef enum tp_part { TP_TRAIN = 0, TP_VALIDATION, TP_TEST, TP_PARTS } tp_part;
 TP_API
 const char *tp_part_name(tp_part part);
 
-/* ---- what to open ---- */
+/* ---- what to open: fields left 0 or NULL mean none, or the default said beside them ---- */
 
 typedef enum tp_norm_kind {
     TP_NORM_NONE = 0,

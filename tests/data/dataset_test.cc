@@ -294,6 +294,7 @@ TEST_F(Dataset, ScaleIsTheFactorForEveryChannel)
 TEST_F(Dataset, HashDependsOnContentOnly)
 {
     const Data data(spec);
+    in.name = "/x";
     spec.path = file("chunked.h5");
     spec.resident_bytes = -1;
     const Data chunked(spec);
@@ -357,6 +358,12 @@ TEST_F(Dataset, MissingFileAndDataset)
 {
     in.name = "imag";
     refused(TP_EDATA, {"data.h5", "no dataset 'imag'", "nearest is 'image'"});
+    spec.path = file("groups.h5");
+    spec.split.kind = TP_SPLIT_GROUPS;
+    spec.split.source[TP_TRAIN] = "train";
+    spec.split.source[TP_TEST] = "tests";
+    in.name = "x";
+    refused(TP_EDATA, {"groups.h5", "no dataset 'tests/x'", "nearest is 'test/x'"});
     spec.path = file("nowhere.h5");
     refused(TP_ENOENT, {"nowhere.h5"});
 }

@@ -9,7 +9,7 @@
 
 /* stream.h5: row r has x = 8 r + j, id = r, y = r mod 11, weight = r + 1; r is in part 1 when 3 divides it.
  */
-enum { N = 1003, WIDE = 8 };
+static const int N = 1003, WIDE = 8;
 
 struct Batch {
     std::vector<int64_t> rows;
@@ -134,7 +134,7 @@ TEST_F(Stream, ResumesAtEveryStep)
     const std::vector<Batch> all = epochs(data.d, 3);
     for (options.epoch = 0; options.epoch < 2; options.epoch++)
         for (options.step = 0; options.step < 16; options.step++) {
-            const std::vector<Batch> rest = epochs(data.d, 1);
+            const std::vector<Batch> rest = epochs(data.d, 2);
             const auto at = all.begin() + 16 * options.epoch + options.step;
             ASSERT_TRUE(std::equal(rest.begin(), rest.end(), at))
                 << "epoch " << options.epoch << ", step " << options.step;
@@ -237,6 +237,28 @@ TEST_F(Stream, ClosesAtOnceAndSkipsWhatIsNotWanted)
     EXPECT_EQ(tp_stream_n_arrays(s), 4);
     ASSERT_EQ(tp_stream_next(s, slots, nullptr, &n), TP_OK);
     EXPECT_EQ(n, 64);
+    tp_stream_close(s);
+}
+
+/* The file shrinks while it is used: the reader thread's error reaches the caller, again and again. */
+TEST_F(Stream, ReadErrorsReachTheCaller)
+{
+    const std::string copy = DatasetFiles::get().path("shrinks.h5");
+    std::filesystem::copy_file(path, copy, std::filesystem::copy_options::overwrite_existing);
+    spec.path = copy.c_str();
+    const Data data(spec);
+    ASSERT_EQ(data.status, TP_OK) << tp_last_error();
+    std::filesystem::resize_file(copy, 2048);
+    tp_stream *s = nullptr;
+    ASSERT_EQ(tp_stream_open(&s, data.d, &options), TP_OK);
+    void *const slots[] = {nullptr, nullptr, nullptr, nullptr};
+    int64_t n = 0;
+    tp_status st = TP_OK;
+    for (int i = 0; i < 16 && st == TP_OK; i++)
+        st = tp_stream_next(s, slots, nullptr, &n);
+    EXPECT_TRUE(st == TP_EIO || st == TP_EDATA) << tp_status_name(st);
+    EXPECT_EQ(tp_stream_next(s, slots, nullptr, &n), st);
+    EXPECT_STRNE(tp_last_error(), "");
     tp_stream_close(s);
 }
 
