@@ -80,6 +80,15 @@ tp_status tp_dnnl_arg(tp_dnnl *p, int arg, const dnnl_memory_desc_t *md)
     return TP_OK;
 }
 
+tp_status tp_dnnl_from_pd(tp_dnnl *p, dnnl_primitive_desc_t pd, size_t *scratch)
+{
+    const dnnl_memory_desc_t *pad = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
+
+    *scratch += (dnnl_memory_desc_get_size(pad) + 63) / 64 * 64;
+    TP_DNNL(dnnl_primitive_create(&p->prim, pd));
+    return tp_dnnl_arg(p, DNNL_ARG_SCRATCHPAD, pad);
+}
+
 tp_status tp_dnnl_primitive(tp_dnnl *p, const void *op_desc, dnnl_primitive_attr_t attr,
                             dnnl_primitive_desc_t hint, dnnl_primitive_desc_t *pd, size_t *scratch)
 {
@@ -87,10 +96,7 @@ tp_status tp_dnnl_primitive(tp_dnnl *p, const void *op_desc, dnnl_primitive_attr
 
     TP_TRY(tp_dnnl_engine(&e));
     TP_DNNL(dnnl_primitive_desc_create(pd, op_desc, attr, e, hint));
-    const dnnl_memory_desc_t *pad = dnnl_primitive_desc_query_md(*pd, dnnl_query_scratchpad_md, 0);
-    *scratch += (dnnl_memory_desc_get_size(pad) + 63) / 64 * 64;
-    TP_DNNL(dnnl_primitive_create(&p->prim, *pd));
-    return tp_dnnl_arg(p, DNNL_ARG_SCRATCHPAD, pad); /* always argument 0 */
+    return tp_dnnl_from_pd(p, *pd, scratch);
 }
 
 tp_status tp_dnnl_bind(tp_dnnl *p, int i, void *data)

@@ -30,6 +30,10 @@ tp_status tp_dnnl_attr(dnnl_primitive_attr_t *out, tp_activation act);
 tp_status tp_dnnl_primitive(tp_dnnl *p, const void *op_desc, dnnl_primitive_attr_t attr,
                             dnnl_primitive_desc_t hint, dnnl_primitive_desc_t *pd, size_t *scratch);
 
+/* Makes a primitive of a descriptor whose attributes ask for a user scratchpad; argument 0 is the scratchpad.
+ */
+tp_status tp_dnnl_from_pd(tp_dnnl *p, dnnl_primitive_desc_t pd, size_t *scratch);
+
 /* Adds an argument with this layout; its memory is bound before each run. Returns its position. */
 tp_status tp_dnnl_arg(tp_dnnl *p, int arg, const dnnl_memory_desc_t *md);
 

@@ -1,9 +1,6 @@
 #include "kernels/op.h"
 #include <string.h>
 
-#define TP_OP_WEAK(name) extern const tp_op tp_op_##name __attribute__((weak));
-TP_OPS(TP_OP_WEAK)
-
 #define TP_OP_ENTRY(name) &tp_op_##name,
 const tp_op *const tp_op_table[] = {TP_OPS(TP_OP_ENTRY)};
 const int tp_n_ops = TP_COUNT(tp_op_table);
@@ -11,7 +8,7 @@ const int tp_n_ops = TP_COUNT(tp_op_table);
 const tp_op *tp_op_find(const char *name)
 {
     for (int i = 0; i < tp_n_ops; i++)
-        if (tp_op_table[i] != NULL && strcmp(tp_op_table[i]->name, name) == 0)
+        if (strcmp(tp_op_table[i]->name, name) == 0)
             return tp_op_table[i];
     return NULL;
 }

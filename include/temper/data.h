@@ -45,7 +45,7 @@ typedef struct tp_input_spec {
 
 typedef enum tp_target_kind {
     TP_TARGET_NONE = 0,   /* no target: data to predict on */
-    TP_TARGET_REGRESSION, /* numeric, (N) or (N,K) */
+    TP_TARGET_REGRESSION, /* numeric, (N) or (N,...) */
     TP_TARGET_CLASS,      /* integers (N) or (N,1), 0 <= class < n_classes */
     TP_TARGET_ONEHOT,     /* (N,n_classes), values in [0, 1], rows sum to 1 within 1e-3 */
     TP_TARGET_MULTILABEL  /* (N,n_classes), values in [0, 1] */
@@ -130,7 +130,7 @@ typedef struct tp_data_target {
 TP_API
 int64_t tp_data_rows(const tp_data *d); /* of all sources, used or not */
 TP_API
-int tp_data_resident(const tp_data *d); /* 1: arrays are in memory; 0: read them with a tp_stream */
+int tp_data_resident(const tp_data *d); /* 1: arrays are in memory; 0: training streams them */
 TP_API
 int tp_data_n_inputs(const tp_data *d);
 TP_API

@@ -151,7 +151,7 @@ TEST_F(Dataset, SplitByTimeIsHalfOpen)
 {
     spec.time = "date";
     spec.split.kind = TP_SPLIT_TIME;
-    const double from[] = {1000, 1020, 1040}, to[] = {1020, 1040, 1041};
+    const double from[] = {1000, 1020, 1040}, to[] = {1020, 1040, 1042};
     std::memcpy(spec.split.from, from, sizeof from);
     std::memcpy(spec.split.to, to, sizeof to);
     const Data data(spec);
@@ -350,6 +350,11 @@ TEST_F(Dataset, NonFiniteTime)
     const Data data(spec);
     ASSERT_EQ(data.status, TP_OK) << tp_last_error();
     EXPECT_EQ(tp_data_part_rows(data.d, TP_TRAIN), 99);
+    spec.split.kind = TP_SPLIT_ALL;
+    const Data all(spec);
+    ASSERT_EQ(all.status, TP_OK) << tp_last_error();
+    EXPECT_EQ(tp_data_part_rows(all.d, TP_TRAIN), 99);
+    EXPECT_EQ(tp_data_dropped(all.d), 1);
 }
 
 /* ---- what is refused ---- */

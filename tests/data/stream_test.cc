@@ -5,6 +5,7 @@
 #include <cstring>
 #include <gtest/gtest.h>
 #include <numeric>
+#include <set>
 #include <vector>
 
 /* stream.h5: row r has x = 8 r + j, id = r, y = r mod 11, weight = r + 1; r is in part 1 when 3 divides it.
@@ -153,6 +154,26 @@ TEST_F(Stream, RowsAreMixed)
     EXPECT_LT(neighbours, 12);
     const double mean = std::accumulate(rows.begin(), rows.begin() + 500, 0.0) / 500;
     EXPECT_NEAR(mean, 501, 50); /* the standard deviation is about 9 */
+}
+
+TEST_F(Stream, EveryWindowHasAnOrderOfItsOwn)
+{
+    const Data data(spec);
+    options.window_bytes = 32 * 46; /* one block of 32 rows */
+    const std::vector<Batch> all = epochs(data.d, 1);
+    const std::vector<int64_t> rows = flat(all, 0, all.size());
+    std::set<std::vector<int64_t>> orders;
+    std::vector<int64_t> blocks;
+    for (size_t i = 0; i < rows.size();) {
+        std::vector<int64_t> order;
+        blocks.push_back(rows[i] / 32);
+        for (; i < rows.size() && rows[i] / 32 == blocks.back(); i++)
+            order.push_back(rows[i] % 32);
+        orders.insert(order);
+    }
+    EXPECT_EQ(blocks.size(), 32u);
+    EXPECT_EQ(orders.size(), 32u);
+    EXPECT_FALSE(std::is_sorted(blocks.begin(), blocks.end()));
 }
 
 TEST_F(Stream, WithoutShuffleRowsComeInOrder)

@@ -1,0 +1,711 @@
+/* conv.c - convolution and its two gradients, 1-D and 2-D, with stride, padding, dilation and groups.
+ *
+ * oneDNN chooses the memory layout it likes best for each operand; where that is not our plain NCHW, the
+ * operand is reordered in scratch memory before or after the call. The plain loops are the reference. */
+#include "host/core/mem.h"
+#include "kernels/cpu.h"
+#include "kernels/dnnl.h"
+#include "kernels/elementwise/broadcast.h"
+#include <math.h>
+#include <string.h>
+
+/* ---- shapes ---- */
+
+/* A convolution as 2-D: 1-D has one row. */
+typedef struct conv_dims {
+    int64_t n, c, h, w, m, kh, kw, oh, ow;
+    int64_t stride[2], pad[2], dilation[2], groups;
+} conv_dims;
+
+static int64_t or_one(int64_t v)
+{
+    return v != 0 ? v : 1;
+}
+
+static tp_conv_attr filled(tp_conv_attr a)
+{
+    for (int i = 0; i < 2; i++) {
+        a.stride[i] = or_one(a.stride[i]);
+        a.dilation[i] = or_one(a.dilation[i]);
+    }
+    a.groups = or_one(a.groups);
+    return a;
+}
+
+static int64_t out_size(int64_t in, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation)
+{
+    const int64_t span = in + 2 * pad - dilation * (kernel - 1) - 1;
+    return span < 0 ? 0 : span / stride + 1;
+}
+
+static conv_dims dims_of(tp_shape x, tp_shape w, tp_conv_attr attr)
+{
+    const tp_conv_attr a = filled(attr);
+    const int flat = x.nd == 3;
+    conv_dims d = {.n = x.d[0], .c = x.d[1], .m = w.d[0], .groups = a.groups};
+
+    d.h = flat ? 1 : x.d[2];
+    d.w = x.d[x.nd - 1];
+    d.kh = flat ? 1 : w.d[2];
+    d.kw = w.d[w.nd - 1];
+    for (int i = 0; i < 2; i++) {
+        const int from = flat ? 0 : i;
+        d.stride[i] = flat && i == 0 ? 1 : a.stride[from];
+        d.pad[i] = flat && i == 0 ? 0 : a.pad[from];
+        d.dilation[i] = flat && i == 0 ? 1 : a.dilation[from];
+    }
+    d.oh = out_size(d.h, d.kh, d.stride[0], d.pad[0], d.dilation[0]);
+    d.ow = out_size(d.w, d.kw, d.stride[1], d.pad[1], d.dilation[1]);
+    return d;
+}
+
+static tp_status check_conv(tp_shape x, tp_shape w, tp_conv_attr attr, tp_shape *y)
+{
+    const tp_conv_attr a = filled(attr);
+
+    TP_CHECK((x.nd == 3 || x.nd == 4) && w.nd == x.nd, TP_ESHAPE,
+             "x has %d and w %d dimensions, want both 3 or both 4", x.nd, w.nd);
+    TP_CHECK(a.groups > 0 && x.d[1] % a.groups == 0 && w.d[0] % a.groups == 0 && w.d[1] == x.d[1] / a.groups,
+             TP_ESHAPE, "%lld channels, %lld filters of %lld channels and %lld groups do not fit",
+             (long long)x.d[1], (long long)w.d[0], (long long)w.d[1], (long long)a.groups);
+    for (int i = 0; i < x.nd - 2; i++)
+        TP_CHECK(a.stride[i] > 0 && a.pad[i] >= 0 && a.dilation[i] > 0, TP_ESHAPE,
+                 "stride %lld, padding %lld, dilation %lld", (long long)a.stride[i], (long long)a.pad[i],
+                 (long long)a.dilation[i]);
+    *y = x;
+    y->d[1] = w.d[0];
+    for (int i = 0; i < x.nd - 2; i++) {
+        y->d[2 + i] = out_size(x.d[2 + i], w.d[2 + i], a.stride[i], a.pad[i], a.dilation[i]);
+        TP_CHECK(y->d[2 + i] > 0, TP_ESHAPE, "the kernel of %lld does not fit dimension %d of %lld",
+                 (long long)w.d[2 + i], 2 + i, (long long)x.d[2 + i]);
+    }
+    return TP_OK;
+}
+
+static tp_status same_float(const tp_infer *x)
+{
+    for (int i = 0; i < x->n_in; i++)
+        TP_CHECK(x->dtype[i] == TP_DTYPE_NONE || (tp_is_float(x->dtype[i]) && x->dtype[i] == x->dtype[0]),
+                 TP_ESHAPE, "input %d is %s, want one float dtype", i, tp_dtype_name(x->dtype[i]));
+    return TP_OK;
+}
+
+static tp_status infer_conv(tp_infer *x)
+{
+    const tp_conv_attr *a = x->attr;
+
+    TP_TRY(same_float(x));
+    TP_TRY(check_conv(x->shape[0], x->shape[1], *a, &x->out_shape[0]));
+    TP_CHECK(x->n_in < 3 || x->dtype[2] == TP_DTYPE_NONE || tp_shape_len(x->shape[2]) == x->shape[1].d[0],
+             TP_ESHAPE, "bias must have %lld values", (long long)x->shape[1].d[0]);
+    return TP_OK;
+}
+
+/* inputs of conv_input_grad: w, dy; of conv_weight_grad: x, dy */
+static tp_status infer_input_grad(tp_infer *x)
+{
+    const tp_conv_grad_attr *a = x->attr;
+    tp_shape y;
+
+    TP_TRY(same_float(x));
+    TP_TRY(check_conv(a->shape, x->shape[0], a->conv, &y));
+    TP_CHECK(tp_shape_equal(y, x->shape[1]), TP_ESHAPE,
+             "dy does not have the shape of the convolution's output");
+    x->out_shape[0] = a->shape;
+    return TP_OK;
+}
+
+static tp_status infer_weight_grad(tp_infer *x)
+{
+    const tp_conv_grad_attr *a = x->attr;
+    tp_shape y;
+
+    TP_TRY(same_float(x));
+    TP_TRY(check_conv(x->shape[0], a->shape, a->conv, &y));
+    TP_CHECK(tp_shape_equal(y, x->shape[1]), TP_ESHAPE,
+             "dy does not have the shape of the convolution's output");
+    x->out_shape[0] = a->shape;
+    return TP_OK;
+}
+
+/* ---- oneDNN ---- */
+
+/* One operand: our layout, the layout the primitive wants, and the copy between them where they differ. */
+typedef struct operand {
+    dnnl_memory_desc_t plain, want;
+    tp_dnnl reorder;
+    int differs, arg_at; /* position among the primitive's arguments */
+    size_t offset;       /* of the reordered copy in scratch */
+    int is_output;
+} operand;
+
+typedef struct conv_state {
+    tp_dnnl conv;
+    operand op[3];
+    int n_ops, has_bias, bias_at;
+    size_t pad_offset[4]; /* scratchpads: the primitive's, then each reorder's */
+} conv_state;
+
+static void conv_release(void *state)
+{
+    conv_state *s = state;
+    tp_dnnl_destroy(&s->conv);
+    for (int i = 0; i < 3; i++)
+        tp_dnnl_destroy(&s->op[i].reorder);
+    tp_free(s);
+}
+
+static tp_status any_md(dnnl_memory_desc_t *md, const dnnl_memory_desc_t *like)
+{
+    TP_DNNL(dnnl_memory_desc_init_by_tag(md, like->ndims, like->dims, dnnl_f32, dnnl_format_tag_any));
+    return TP_OK;
+}
+
+/* Weights with their groups as a leading dimension where there are several. */
+static tp_status weight_md(dnnl_memory_desc_t *md, tp_shape w, int64_t groups)
+{
+    if (groups > 1) {
+        tp_shape g = {.nd = w.nd + 1, .d = {groups, w.d[0] / groups}};
+        for (int i = 1; i < w.nd; i++)
+            g.d[i + 1] = w.d[i];
+        w = g;
+    }
+    return tp_dnnl_md(md, w, 0);
+}
+
+typedef struct conv_spec {
+    dnnl_memory_desc_t x, w, b, y, any_x, any_w, any_y;
+    dnnl_dims_t stride, dilation, pad;
+    int has_bias;
+    tp_activation act;
+} conv_spec;
+
+static tp_status spec_init(conv_spec *s, tp_shape x, tp_shape w, tp_shape y, const tp_tensor *bias,
+                           tp_conv_attr attr)
+{
+    const tp_conv_attr a = filled(attr);
+
+    TP_TRY(tp_dnnl_md(&s->x, x, 0));
+    TP_TRY(weight_md(&s->w, w, a.groups));
+    TP_TRY(tp_dnnl_md(&s->y, y, 0));
+    TP_TRY(any_md(&s->any_x, &s->x));
+    TP_TRY(any_md(&s->any_w, &s->w));
+    TP_TRY(any_md(&s->any_y, &s->y));
+    s->has_bias = bias != NULL;
+    if (bias != NULL)
+        TP_TRY(tp_dnnl_md(&s->b, bias->shape, 0));
+    for (int i = 0; i < x.nd - 2; i++) {
+        s->stride[i] = a.stride[i];
+        s->dilation[i] = a.dilation[i] - 1; /* oneDNN counts the gaps */
+        s->pad[i] = a.pad[i];
+    }
+    s->act = a.act;
+    return TP_OK;
+}
+
+static tp_status forward_desc(const conv_spec *s, dnnl_convolution_desc_t *desc)
+{
+    TP_DNNL(dnnl_dilated_convolution_forward_desc_init(desc, dnnl_forward_training, dnnl_convolution_direct,
+                                                       &s->any_x, &s->any_w, s->has_bias ? &s->b : NULL,
+                                                       &s->any_y, s->stride, s->dilation, s->pad, s->pad));
+    return TP_OK;
+}
+
+/* Adds an operand; its reorder and scratch only if the layouts differ. */
+static tp_status add_operand(conv_state *s, const dnnl_memory_desc_t *plain, const dnnl_memory_desc_t *want,
+                             int arg, int is_output, size_t *scratch)
+{
+    const int at = s->n_ops++;
+    operand *o = &s->op[at];
+    dnnl_engine_t e;
+    dnnl_primitive_desc_t pd = NULL;
+
+    o->plain = *plain;
+    o->want = *want;
+    o->is_output = is_output;
+    o->differs = !dnnl_memory_desc_equal(plain, want);
+    o->arg_at = s->conv.n_args;
+    TP_TRY(tp_dnnl_arg(&s->conv, arg, want));
+    if (!o->differs)
+        return TP_OK;
+    TP_TRY(tp_dnnl_engine(&e));
+    o->offset = *scratch;
+    *scratch += (dnnl_memory_desc_get_size(want) + 63) / 64 * 64;
+    s->pad_offset[1 + at] = *scratch;
+    const dnnl_memory_desc_t *src = is_output ? want : plain, *dst = is_output ? plain : want;
+    dnnl_primitive_attr_t attr = NULL;
+    TP_TRY(tp_dnnl_attr(&attr, TP_ACT_NONE));
+    const dnnl_status_t made = dnnl_reorder_primitive_desc_create(&pd, src, e, dst, e, attr);
+    dnnl_primitive_attr_destroy(attr);
+    TP_DNNL(made);
+    tp_status st = tp_dnnl_from_pd(&o->reorder, pd, scratch);
+    dnnl_primitive_desc_destroy(pd);
+    TP_TRY(st);
+    TP_TRY(tp_dnnl_arg(&o->reorder, DNNL_ARG_FROM, src));
+    return tp_dnnl_arg(&o->reorder, DNNL_ARG_TO, dst);
+}
+
+static void *operand_data(const conv_state *s, int i, const tp_call *c, void *plain)
+{
+    return s->op[i].differs ? (char *)c->scratch + s->op[i].offset : plain;
+}
+
+static tp_status reorder(conv_state *s, int i, const tp_call *c, void *plain)
+{
+    operand *o = &s->op[i];
+    void *copy = (char *)c->scratch + o->offset;
+
+    TP_TRY(tp_dnnl_bind(&o->reorder, 0, (char *)c->scratch + s->pad_offset[1 + i]));
+    TP_TRY(tp_dnnl_bind(&o->reorder, 1, o->is_output ? copy : plain));
+    TP_TRY(tp_dnnl_bind(&o->reorder, 2, o->is_output ? plain : copy));
+    return tp_dnnl_run(&o->reorder);
+}
+
+/* Operands 0 and 1 are inputs, operand 2 is the output. */
+static tp_status run_state(const tp_call *c, void *bias)
+{
+    conv_state *s = c->state;
+    void *plain[3] = {c->in[0].data, c->in[1].data, c->out[0].data};
+
+    for (int i = 0; i < 2; i++)
+        if (s->op[i].differs)
+            TP_TRY(reorder(s, i, c, plain[i]));
+    TP_TRY(tp_dnnl_bind(&s->conv, 0, (char *)c->scratch + s->pad_offset[0]));
+    for (int i = 0; i < 3; i++)
+        TP_TRY(tp_dnnl_bind(&s->conv, s->op[i].arg_at, operand_data(s, i, c, plain[i])));
+    if (s->has_bias)
+        TP_TRY(tp_dnnl_bind(&s->conv, s->bias_at, bias));
+    TP_TRY(tp_dnnl_run(&s->conv));
+    return s->op[2].differs ? reorder(s, 2, c, plain[2]) : TP_OK;
+}
+
+static tp_status make_primitive(conv_state *s, const void *desc, dnnl_primitive_desc_t hint,
+                                tp_activation act, dnnl_primitive_desc_t *pd, size_t *scratch)
+{
+    dnnl_primitive_attr_t attr = NULL;
+
+    TP_TRY(tp_dnnl_attr(&attr, act));
+    s->pad_offset[0] = *scratch;
+    const tp_status st = tp_dnnl_primitive(&s->conv, desc, attr, hint, pd, scratch);
+    dnnl_primitive_attr_destroy(attr);
+    return st;
+}
+
+static const dnnl_memory_desc_t *query(dnnl_primitive_desc_t pd, dnnl_query_t what)
+{
+    return dnnl_primitive_desc_query_md(pd, what, 0);
+}
+
+static tp_status create_forward(conv_state *s, const conv_spec *spec, dnnl_primitive_desc_t *pd,
+                                size_t *scratch)
+{
+    dnnl_convolution_desc_t desc;
+
+    TP_TRY(forward_desc(spec, &desc));
+    TP_TRY(make_primitive(s, &desc, NULL, spec->act, pd, scratch));
+    TP_TRY(add_operand(s, &spec->x, query(*pd, dnnl_query_src_md), DNNL_ARG_SRC, 0, scratch));
+    TP_TRY(add_operand(s, &spec->w, query(*pd, dnnl_query_weights_md), DNNL_ARG_WEIGHTS, 0, scratch));
+    TP_TRY(add_operand(s, &spec->y, query(*pd, dnnl_query_dst_md), DNNL_ARG_DST, 1, scratch));
+    s->has_bias = spec->has_bias;
+    s->bias_at = s->conv.n_args;
+    return spec->has_bias ? tp_dnnl_arg(&s->conv, DNNL_ARG_BIAS, &spec->b) : TP_OK;
+}
+
+/* The forward primitive descriptor that a backward one asks for as a hint. */
+static tp_status make_hint(const conv_spec *spec, dnnl_primitive_desc_t *hint)
+{
+    dnnl_convolution_desc_t desc;
+    dnnl_engine_t e;
+
+    TP_TRY(tp_dnnl_engine(&e));
+    TP_TRY(forward_desc(spec, &desc));
+    TP_DNNL(dnnl_primitive_desc_create(hint, &desc, NULL, e, NULL));
+    return TP_OK;
+}
+
+static tp_status create_input_grad(conv_state *s, const conv_spec *spec, dnnl_primitive_desc_t hint,
+                                   dnnl_primitive_desc_t *pd, size_t *scratch)
+{
+    dnnl_convolution_desc_t desc;
+
+    TP_DNNL(dnnl_dilated_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &spec->any_x,
+                                                             &spec->any_w, &spec->any_y, spec->stride,
+                                                             spec->dilation, spec->pad, spec->pad));
+    TP_TRY(make_primitive(s, &desc, hint, TP_ACT_NONE, pd, scratch));
+    TP_TRY(add_operand(s, &spec->w, query(*pd, dnnl_query_weights_md), DNNL_ARG_WEIGHTS, 0, scratch));
+    TP_TRY(add_operand(s, &spec->y, query(*pd, dnnl_query_diff_dst_md), DNNL_ARG_DIFF_DST, 0, scratch));
+    return add_operand(s, &spec->x, query(*pd, dnnl_query_diff_src_md), DNNL_ARG_DIFF_SRC, 1, scratch);
+}
+
+static tp_status create_weight_grad(conv_state *s, const conv_spec *spec, dnnl_primitive_desc_t hint,
+                                    dnnl_primitive_desc_t *pd, size_t *scratch)
+{
+    dnnl_convolution_desc_t desc;
+
+    TP_DNNL(dnnl_dilated_convolution_backward_weights_desc_init(
+        &desc, dnnl_convolution_direct, &spec->any_x, &spec->any_w, NULL, &spec->any_y, spec->stride,
+        spec->dilation, spec->pad, spec->pad));
+    TP_TRY(make_primitive(s, &desc, hint, TP_ACT_NONE, pd, scratch));
+    TP_TRY(add_operand(s, &spec->x, query(*pd, dnnl_query_src_md), DNNL_ARG_SRC, 0, scratch));
+    TP_TRY(add_operand(s, &spec->y, query(*pd, dnnl_query_diff_dst_md), DNNL_ARG_DIFF_DST, 0, scratch));
+    return add_operand(s, &spec->w, query(*pd, dnnl_query_diff_weights_md), DNNL_ARG_DIFF_WEIGHTS, 1,
+                       scratch);
+}
+
+typedef enum conv_pass { FORWARD, INPUT_GRAD, WEIGHT_GRAD } conv_pass;
+
+static tp_status create_pass(conv_state *s, const conv_spec *spec, conv_pass pass, size_t *scratch)
+{
+    dnnl_primitive_desc_t pd = NULL, hint = NULL;
+    tp_status st = TP_OK;
+
+    if (pass != FORWARD)
+        TP_TRY(make_hint(spec, &hint));
+    if (pass == FORWARD)
+        st = create_forward(s, spec, &pd, scratch);
+    else if (pass == INPUT_GRAD)
+        st = create_input_grad(s, spec, hint, &pd, scratch);
+    else
+        st = create_weight_grad(s, spec, hint, &pd, scratch);
+    if (pd != NULL)
+        dnnl_primitive_desc_destroy(pd);
+    if (hint != NULL)
+        dnnl_primitive_desc_destroy(hint);
+    return st;
+}
+
+static tp_status prepare_pass(tp_call *c, size_t *scratch, conv_pass pass)
+{
+    conv_state *s = NULL;
+    conv_spec spec = {.has_bias = 0};
+    const tp_conv_grad_attr *ga = c->attr;
+    const tp_conv_attr *fa = c->attr;
+
+    TP_TRY(tp_accept_f32(c, scratch));
+    if (pass == FORWARD) {
+        const tp_tensor *bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE ? &c->in[2] : NULL;
+        TP_TRY(spec_init(&spec, c->in[0].shape, c->in[1].shape, c->out[0].shape, bias, *fa));
+    } else if (pass == INPUT_GRAD)
+        TP_TRY(spec_init(&spec, ga->shape, c->in[0].shape, c->in[1].shape, NULL, ga->conv));
+    else
+        TP_TRY(spec_init(&spec, c->in[0].shape, ga->shape, c->in[1].shape, NULL, ga->conv));
+    TP_TRY(tp_alloc(&s, 1, sizeof(*s), "oneDNN convolution"));
+    const tp_status st = create_pass(s, &spec, pass, scratch);
+    if (st != TP_OK) {
+        conv_release(s);
+        return st;
+    }
+    c->state = s;
+    return TP_OK;
+}
+
+static tp_status forward_prepare(tp_call *c, size_t *scratch)
+{
+    return prepare_pass(c, scratch, FORWARD);
+}
+
+static tp_status input_grad_prepare(tp_call *c, size_t *scratch)
+{
+    return prepare_pass(c, scratch, INPUT_GRAD);
+}
+
+static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
+{
+    return prepare_pass(c, scratch, WEIGHT_GRAD);
+}
+
+static tp_status forward_run(const tp_call *c)
+{
+    return run_state(c, c->n_in > 2 ? c->in[2].data : NULL);
+}
+
+static tp_status grad_run(const tp_call *c)
+{
+    return run_state(c, NULL);
+}
+
+/* ---- references ---- */
+
+static double activate(double v, tp_activation act)
+{
+    switch (act) {
+    case TP_ACT_RELU:
+        return v > 0.0 ? v : 0.0;
+    case TP_ACT_TANH:
+        return tanh(v);
+    case TP_ACT_SIGMOID:
+        return 1.0 / (1.0 + exp(-v));
+    default:
+        return v;
+    }
+}
+
+/* Where output pixel o reads through kernel tap k, or -1 in the padding. */
+static int64_t source(const conv_dims *d, int axis, int64_t o, int64_t k, int64_t size)
+{
+    const int64_t at = o * d->stride[axis] - d->pad[axis] + k * d->dilation[axis];
+    return at >= 0 && at < size ? at : -1;
+}
+
+/* Calls visit(x index, w index, y index) for every product of the convolution. */
+#define VISIT(d, X, W, Y, STATEMENT)                                                                         \
+    for (int64_t n = 0; n < (d).n; n++)                                                                      \
+        for (int64_t m = 0; m < (d).m; m++)                                                                  \
+            for (int64_t i = 0; i < (d).oh; i++)                                                             \
+                for (int64_t j = 0; j < (d).ow; j++)                                                         \
+                    for (int64_t c0 = 0; c0 < (d).c / (d).groups; c0++)                                      \
+                        for (int64_t p = 0; p < (d).kh; p++)                                                 \
+                            for (int64_t q = 0; q < (d).kw; q++) {                                           \
+                                const int64_t r = source(&(d), 0, i, p, (d).h),                              \
+                                              s = source(&(d), 1, j, q, (d).w);                              \
+                                if (r < 0 || s < 0)                                                          \
+                                    continue;                                                                \
+                                const int64_t ch = m / ((d).m / (d).groups) * ((d).c / (d).groups) + c0;     \
+                                const int64_t X = ((n * (d).c + ch) * (d).h + r) * (d).w + s;                \
+                                const int64_t W =                                                            \
+                                    ((m * ((d).c / (d).groups) + c0) * (d).kh + p) * (d).kw + q;             \
+                                const int64_t Y = ((n * (d).m + m) * (d).oh + i) * (d).ow + j;               \
+                                STATEMENT;                                                                   \
+                            }
+
+static void clear(double *sum, int64_t n)
+{
+    memset(sum, 0, (size_t)n * sizeof(double));
+}
+
+static tp_status ref_prepare(tp_call *c, size_t *scratch)
+{
+    *scratch = (size_t)tp_len(&c->out[0]) * sizeof(double);
+    return TP_OK;
+}
+
+static tp_status forward_ref(const tp_call *c)
+{
+    const tp_conv_attr *a = c->attr;
+    const conv_dims d = dims_of(c->in[0].shape, c->in[1].shape, *a);
+    const int has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
+    double *sum = c->scratch;
+
+    clear(sum, tp_len(&c->out[0]));
+    VISIT(d, x, w, y, sum[y] += tp_get(&c->in[0], x) * tp_get(&c->in[1], w))
+    for (int64_t y = 0, len = tp_len(&c->out[0]); y < len; y++)
+        tp_set(&c->out[0], y,
+               activate(sum[y] + (has_bias ? tp_get(&c->in[2], y / (d.oh * d.ow) % d.m) : 0.0), a->act));
+    return TP_OK;
+}
+
+static tp_status input_grad_ref(const tp_call *c)
+{
+    const tp_conv_grad_attr *a = c->attr;
+    const conv_dims d = dims_of(a->shape, c->in[0].shape, a->conv);
+    double *sum = c->scratch;
+
+    clear(sum, tp_len(&c->out[0]));
+    VISIT(d, x, w, y, sum[x] += tp_get(&c->in[0], w) * tp_get(&c->in[1], y))
+    for (int64_t x = 0, len = tp_len(&c->out[0]); x < len; x++)
+        tp_set(&c->out[0], x, sum[x]);
+    return TP_OK;
+}
+
+static tp_status weight_grad_ref(const tp_call *c)
+{
+    const tp_conv_grad_attr *a = c->attr;
+    const conv_dims d = dims_of(c->in[0].shape, a->shape, a->conv);
+    double *sum = c->scratch;
+
+    clear(sum, tp_len(&c->out[0]));
+    VISIT(d, x, w, y, sum[w] += tp_get(&c->in[0], x) * tp_get(&c->in[1], y))
+    for (int64_t w = 0, len = tp_len(&c->out[0]); w < len; w++)
+        tp_set(&c->out[0], w, sum[w]);
+    return TP_OK;
+}
+
+/* ---- gradients ---- */
+
+static void grad_conv(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
+{
+    const tp_conv_attr *a = n->attr;
+    const tp_val dz = tp_activation_grad(g, n->out[0], dy[0], a->act);
+
+    if (need[0])
+        dx[0] = tp_conv_input_grad(g, tp_val_shape(g, n->in[0]), n->in[1], dz, *a);
+    if (need[1])
+        dx[1] = tp_conv_weight_grad(g, n->in[0], tp_val_shape(g, n->in[1]), dz, *a);
+    if (n->n_in > 2 && need[2])
+        dx[2] = tp_reduce_sum(g, dz, tp_val_shape(g, dz).nd == 4 ? 13u : 5u, 0);
+}
+
+static tp_conv_attr without_act(tp_conv_attr a)
+{
+    a.act = TP_ACT_NONE;
+    return a;
+}
+
+static void grad_input_grad(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
+{
+    const tp_conv_grad_attr *a = n->attr;
+    if (need[0])
+        dx[0] = tp_conv_weight_grad(g, dy[0], tp_val_shape(g, n->in[0]), n->in[1], a->conv);
+    if (need[1])
+        dx[1] = tp_conv(g, dy[0], n->in[0], 0, without_act(a->conv));
+}
+
+static void grad_weight_grad(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
+{
+    const tp_conv_grad_attr *a = n->attr;
+    if (need[0])
+        dx[0] = tp_conv_input_grad(g, tp_val_shape(g, n->in[0]), dy[0], n->in[1], a->conv);
+    if (need[1])
+        dx[1] = tp_conv(g, n->in[0], dy[0], 0, without_act(a->conv));
+}
+
+/* ---- descriptors ---- */
+
+static double products(conv_dims d)
+{
+    return 2.0 * (double)(d.n * d.m * d.oh * d.ow) * (double)(d.c / d.groups * d.kh * d.kw);
+}
+
+static tp_cost cost_conv(const tp_call *c)
+{
+    tp_cost cost = tp_cost_stream(c);
+    cost.flops = products(dims_of(c->in[0].shape, c->in[1].shape, *(const tp_conv_attr *)c->attr));
+    return cost;
+}
+
+static tp_cost cost_input_grad(const tp_call *c)
+{
+    const tp_conv_grad_attr *a = c->attr;
+    tp_cost cost = tp_cost_stream(c);
+    cost.flops = products(dims_of(a->shape, c->in[0].shape, a->conv));
+    return cost;
+}
+
+static tp_cost cost_weight_grad(const tp_call *c)
+{
+    const tp_conv_grad_attr *a = c->attr;
+    tp_cost cost = tp_cost_stream(c);
+    cost.flops = products(dims_of(c->in[0].shape, a->shape, a->conv));
+    return cost;
+}
+
+#define PLAIN                                                                                                \
+    {                                                                                                        \
+        {1, 1}, {0, 0}, {1, 1}, 1, TP_ACT_NONE                                                               \
+    }
+#define SAME                                                                                                 \
+    {                                                                                                        \
+        {1, 1}, {1, 1}, {1, 1}, 1, TP_ACT_RELU                                                               \
+    }
+#define STRIDE                                                                                               \
+    {                                                                                                        \
+        {2, 2}, {1, 1}, {1, 1}, 1, TP_ACT_NONE                                                               \
+    }
+#define DILATE                                                                                               \
+    {                                                                                                        \
+        {1, 2}, {2, 1}, {2, 1}, 1, TP_ACT_TANH                                                               \
+    }
+#define GROUP                                                                                                \
+    {                                                                                                        \
+        {1, 1}, {1, 1}, {1, 1}, 2, TP_ACT_SIGMOID                                                            \
+    }
+#define DEPTH                                                                                                \
+    {                                                                                                        \
+        {2, 1}, {1, 1}, {1, 1}, 6, TP_ACT_NONE                                                               \
+    }
+#define FLAT                                                                                                 \
+    {                                                                                                        \
+        {2, 0}, {1, 0}, {1, 0}, 1, TP_ACT_NONE                                                               \
+    }
+static const tp_conv_attr c_plain = PLAIN, c_same = SAME, c_stride = STRIDE, c_dilate = DILATE,
+                          c_group = GROUP, c_depth = DEPTH, c_flat = FLAT;
+static const tp_case cases_conv[] = {
+    {"1x1x1x1,1x1x1x1,1", 0.2, 1.0, 0, &c_plain, 0, 0},
+    {"2x3x7x6,5x3x3x3,5", -1.0, 1.0, 0, &c_same, 0, 0},
+    {"2x3x9x8,4x3x3x3,-", -1.0, 1.0, 0, &c_stride, 0, 0},
+    {"2x4x9x9,3x4x3x3,3", -1.0, 1.0, 0, &c_dilate, 0, 0},
+    {"2x4x5x5,6x2x3x3,6", -1.0, 1.0, 0, &c_group, 0, 0},
+    {"2x6x7x5,6x1x3x3,6", -1.0, 1.0, 0, &c_depth, 0, 0},
+    {"3x4x17,5x4x3,5", -1.0, 1.0, 0, &c_flat, 0, 0},
+    {"4x16x14x14,32x16x3x3,32", -1.0, 1.0, 0, &c_same, 0, 0},
+};
+static const tp_conv_grad_attr gx_plain = {PLAIN, {4, {2, 3, 5, 6}}}, gx_stride = {STRIDE, {4, {2, 3, 9, 8}}},
+                               gx_dilate = {DILATE, {4, {2, 4, 9, 9}}}, gx_group = {GROUP, {4, {2, 4, 5, 5}}},
+                               gx_depth = {DEPTH, {4, {2, 6, 7, 5}}}, gx_flat = {FLAT, {3, {3, 4, 17}}};
+static const tp_case cases_input_grad[] = {
+    {"4x3x2x3,2x4x4x4", -1.0, 1.0, 0, &gx_plain, 0, 0},  {"4x3x3x3,2x4x5x4", -1.0, 1.0, 0, &gx_stride, 0, 0},
+    {"3x4x3x3,2x3x9x5", -1.0, 1.0, 0, &gx_dilate, 0, 0}, {"6x2x3x3,2x6x5x5", -1.0, 1.0, 0, &gx_group, 0, 0},
+    {"6x1x3x3,2x6x4x5", -1.0, 1.0, 0, &gx_depth, 0, 0},  {"5x4x3,3x5x9", -1.0, 1.0, 0, &gx_flat, 0, 0},
+};
+static const tp_conv_grad_attr gw_plain = {PLAIN, {4, {4, 3, 2, 3}}}, gw_stride = {STRIDE, {4, {4, 3, 3, 3}}},
+                               gw_dilate = {DILATE, {4, {3, 4, 3, 3}}}, gw_group = {GROUP, {4, {6, 2, 3, 3}}},
+                               gw_depth = {DEPTH, {4, {6, 1, 3, 3}}}, gw_flat = {FLAT, {3, {5, 4, 3}}};
+static const tp_case cases_weight_grad[] = {
+    {"2x3x5x6,2x4x4x4", -1.0, 1.0, 0, &gw_plain, 0, 0},  {"2x3x9x8,2x4x5x4", -1.0, 1.0, 0, &gw_stride, 0, 0},
+    {"2x4x9x9,2x3x9x5", -1.0, 1.0, 0, &gw_dilate, 0, 0}, {"2x4x5x5,2x6x5x5", -1.0, 1.0, 0, &gw_group, 0, 0},
+    {"2x6x7x5,2x6x4x5", -1.0, 1.0, 0, &gw_depth, 0, 0},  {"3x4x17,3x5x9", -1.0, 1.0, 0, &gw_flat, 0, 0},
+};
+
+static const tp_impl forward_dnnl = {"onednn", forward_prepare, forward_run, conv_release, TP_IMPL_LIBRARY};
+static const tp_impl input_grad_dnnl = {"onednn", input_grad_prepare, grad_run, conv_release,
+                                        TP_IMPL_LIBRARY};
+static const tp_impl weight_grad_dnnl = {"onednn", weight_grad_prepare, grad_run, conv_release,
+                                         TP_IMPL_LIBRARY};
+static const tp_impl forward_cpu_ref = {"ref", ref_prepare, forward_ref, NULL, 0};
+static const tp_impl input_grad_cpu_ref = {"ref", ref_prepare, input_grad_ref, NULL, 0};
+static const tp_impl weight_grad_cpu_ref = {"ref", ref_prepare, weight_grad_ref, NULL, 0};
+
+const tp_op tp_op_conv = {.name = "conv",
+                          .onnx = "Conv",
+                          .min_in = 2,
+                          .max_in = 3,
+                          .n_out = 1,
+                          .attr_size = sizeof(tp_conv_attr),
+                          .infer = infer_conv,
+                          .grad = grad_conv,
+                          .cost = cost_conv,
+                          .impls = {[TP_CPU] = TP_IMPLS(&forward_dnnl, &forward_cpu_ref)},
+                          .cases = cases_conv,
+                          .n_cases = TP_COUNT(cases_conv)};
+const tp_op tp_op_conv_input_grad = {.name = "conv_input_grad",
+                                     .onnx = "ConvTranspose",
+                                     .min_in = 2,
+                                     .max_in = 2,
+                                     .n_out = 1,
+                                     .attr_size = sizeof(tp_conv_grad_attr),
+                                     .infer = infer_input_grad,
+                                     .grad = grad_input_grad,
+                                     .cost = cost_input_grad,
+                                     .impls = {[TP_CPU] = TP_IMPLS(&input_grad_dnnl, &input_grad_cpu_ref)},
+                                     .cases = cases_input_grad,
+                                     .n_cases = TP_COUNT(cases_input_grad)};
+const tp_op tp_op_conv_weight_grad = {.name = "conv_weight_grad",
+                                      .min_in = 2,
+                                      .max_in = 2,
+                                      .n_out = 1,
+                                      .attr_size = sizeof(tp_conv_grad_attr),
+                                      .infer = infer_weight_grad,
+                                      .grad = grad_weight_grad,
+                                      .cost = cost_weight_grad,
+                                      .impls = {[TP_CPU] = TP_IMPLS(&weight_grad_dnnl, &weight_grad_cpu_ref)},
+                                      .cases = cases_weight_grad,
+                                      .n_cases = TP_COUNT(cases_weight_grad)};
+
+tp_val tp_conv(tp_graph *g, tp_val x, tp_val w, tp_val b, tp_conv_attr attr)
+{
+    return tp_graph_add(g, &tp_op_conv, 3, (const tp_val[]){x, w, b}, &attr);
+}
+
+tp_val tp_conv_input_grad(tp_graph *g, tp_shape x_shape, tp_val w, tp_val dy, tp_conv_attr attr)
+{
+    attr.act = TP_ACT_NONE;
+    return tp_graph_add(g, &tp_op_conv_input_grad, 2, (const tp_val[]){w, dy},
+                        &(const tp_conv_grad_attr){attr, x_shape});
+}
+
+tp_val tp_conv_weight_grad(tp_graph *g, tp_val x, tp_shape w_shape, tp_val dy, tp_conv_attr attr)
+{
+    attr.act = TP_ACT_NONE;
+    return tp_graph_add(g, &tp_op_conv_weight_grad, 2, (const tp_val[]){x, dy},
+                        &(const tp_conv_grad_attr){attr, w_shape});
+}

@@ -1,0 +1,363 @@
+/* pool.c - max and average pooling of (N,C,H,W) and (N,C,W), and their gradients. A plane (one channel of one
+ * sample) is the unit of work: a thread owns it whole, so gradients need no atomics. Windows are few
+ * elements; loops are plain. */
+#include "kernels/cpu.h"
+#include <math.h>
+#include <string.h>
+
+typedef struct pool_dims {
+    int64_t planes, h, w, oh, ow, kernel[2], stride[2], pad[2];
+} pool_dims;
+
+static int64_t out_size(int64_t in, int64_t kernel, int64_t stride, int64_t pad)
+{
+    return in + 2 * pad < kernel ? 0 : (in + 2 * pad - kernel) / stride + 1;
+}
+
+static pool_dims dims_of(tp_shape x, const tp_pool_attr *a)
+{
+    const int flat = x.nd == 3;
+    pool_dims d = {.planes = x.d[0] * x.d[1], .h = flat ? 1 : x.d[2], .w = x.d[x.nd - 1]};
+
+    for (int i = 0; i < 2; i++) {
+        const int from = flat ? 0 : i, idle = flat && i == 0;
+        d.kernel[i] = idle ? 1 : a->kernel[from];
+        d.stride[i] = idle ? 1 : (a->stride[from] != 0 ? a->stride[from] : a->kernel[from]);
+        d.pad[i] = idle ? 0 : a->pad[from];
+    }
+    d.oh = out_size(d.h, d.kernel[0], d.stride[0], d.pad[0]);
+    d.ow = out_size(d.w, d.kernel[1], d.stride[1], d.pad[1]);
+    return d;
+}
+
+static tp_status pooled_shape(tp_shape x, tp_dtype dtype, const tp_pool_attr *a, tp_shape *y)
+{
+    TP_CHECK(tp_is_float(dtype) && (x.nd == 3 || x.nd == 4), TP_ESHAPE,
+             "x must be float (N,C,W) or (N,C,H,W)");
+    for (int i = 0; i < x.nd - 2; i++)
+        TP_CHECK(a->kernel[i] > 0 && a->stride[i] >= 0 && a->pad[i] >= 0 && 2 * a->pad[i] <= a->kernel[i],
+                 TP_ESHAPE,
+                 "kernel %lld, stride %lld, padding %lld: want kernel > 0 and padding at most half of it",
+                 (long long)a->kernel[i], (long long)a->stride[i], (long long)a->pad[i]);
+    const pool_dims d = dims_of(x, a);
+    TP_CHECK(d.oh > 0 && d.ow > 0, TP_ESHAPE, "the window does not fit into x");
+    *y = x;
+    if (x.nd == 4)
+        y->d[2] = d.oh;
+    y->d[x.nd - 1] = d.ow;
+    return TP_OK;
+}
+
+/* One window clipped to the image. */
+typedef struct window {
+    int64_t top, bottom, left, right;
+} window;
+
+static window window_at(const pool_dims *d, int64_t i, int64_t j)
+{
+    window v = {i * d->stride[0] - d->pad[0], 0, j * d->stride[1] - d->pad[1], 0};
+    v.bottom = v.top + d->kernel[0] < d->h ? v.top + d->kernel[0] : d->h;
+    v.right = v.left + d->kernel[1] < d->w ? v.left + d->kernel[1] : d->w;
+    v.top = v.top > 0 ? v.top : 0;
+    v.left = v.left > 0 ? v.left : 0;
+    return v;
+}
+
+typedef struct pool_job {
+    const tp_call *c;
+    pool_dims d;
+    void (*plane)(const tp_call *c, const pool_dims *d, int64_t p);
+} pool_job;
+
+static void pool_pieces(void *ctx, int64_t begin, int64_t end)
+{
+    const pool_job *j = ctx;
+    for (int64_t p = begin; p < end; p++)
+        j->plane(j->c, &j->d, p);
+}
+
+static tp_status run_planes(const tp_call *c, tp_shape x, const tp_pool_attr *a,
+                            void (*plane)(const tp_call *, const pool_dims *, int64_t))
+{
+    pool_job j = {c, dims_of(x, a), plane};
+    tp_parallel(j.d.planes, 1 + TP_GRAIN / (4 * j.d.h * j.d.w + 1), pool_pieces, &j);
+    return TP_OK;
+}
+
+/* ---- planes, float32 and (through tp_get) float64 ---- */
+
+static void max_plane_f32(const tp_call *c, const pool_dims *d, int64_t p)
+{
+    const float *x = tp_in_f32(c, 0) + p * d->h * d->w;
+    float *y = tp_out_f32(c, 0) + p * d->oh * d->ow;
+    for (int64_t i = 0; i < d->oh; i++)
+        for (int64_t j = 0; j < d->ow; j++) {
+            const window v = window_at(d, i, j);
+            float most = -INFINITY;
+            for (int64_t r = v.top; r < v.bottom; r++)
+                for (int64_t s = v.left; s < v.right; s++)
+                    most =
+                        x[r * d->w + s] > most || x[r * d->w + s] != x[r * d->w + s] ? x[r * d->w + s] : most;
+            y[i * d->ow + j] = most;
+        }
+}
+
+static void max_plane_ref(const tp_call *c, const pool_dims *d, int64_t p)
+{
+    for (int64_t i = 0; i < d->oh; i++)
+        for (int64_t j = 0; j < d->ow; j++) {
+            const window v = window_at(d, i, j);
+            double most = (double)-INFINITY;
+            for (int64_t r = v.top; r < v.bottom; r++)
+                for (int64_t s = v.left; s < v.right; s++) {
+                    const double at = tp_get(&c->in[0], (p * d->h + r) * d->w + s);
+                    most = at > most || at != at ? at : most;
+                }
+            tp_set(&c->out[0], (p * d->oh + i) * d->ow + j, most);
+        }
+}
+
+/* dy goes to the first element of the window that equals its maximum. */
+static void max_grad_plane_f32(const tp_call *c, const pool_dims *d, int64_t p)
+{
+    const float *x = tp_in_f32(c, 0) + p * d->h * d->w, *y = tp_in_f32(c, 1) + p * d->oh * d->ow;
+    const float *dy = tp_in_f32(c, 2) + p * d->oh * d->ow;
+    float *dx = tp_out_f32(c, 0) + p * d->h * d->w;
+    memset(dx, 0, (size_t)(d->h * d->w) * sizeof(float));
+    for (int64_t i = 0; i < d->oh; i++)
+        for (int64_t j = 0; j < d->ow; j++) {
+            const window v = window_at(d, i, j);
+            int64_t hit = -1;
+            for (int64_t r = v.top; r < v.bottom && hit < 0; r++)
+                for (int64_t s = v.left; s < v.right && hit < 0; s++)
+                    if (x[r * d->w + s] == y[i * d->ow + j])
+                        hit = r * d->w + s;
+            if (hit >= 0)
+                dx[hit] += dy[i * d->ow + j];
+        }
+}
+
+static void max_grad_plane_ref(const tp_call *c, const pool_dims *d, int64_t p)
+{
+    for (int64_t k = 0; k < d->h * d->w; k++)
+        tp_set(&c->out[0], p * d->h * d->w + k, 0.0);
+    for (int64_t i = 0; i < d->oh; i++)
+        for (int64_t j = 0; j < d->ow; j++) {
+            const window v = window_at(d, i, j);
+            const int64_t o = (p * d->oh + i) * d->ow + j;
+            int64_t hit = -1;
+            for (int64_t r = v.top; r < v.bottom && hit < 0; r++)
+                for (int64_t s = v.left; s < v.right && hit < 0; s++)
+                    if (tp_get(&c->in[0], (p * d->h + r) * d->w + s) == tp_get(&c->in[1], o))
+                        hit = (p * d->h + r) * d->w + s;
+            if (hit >= 0)
+                tp_set(&c->out[0], hit, tp_get(&c->out[0], hit) + tp_get(&c->in[2], o));
+        }
+}
+
+static void avg_plane(const tp_call *c, const pool_dims *d, int64_t p)
+{
+    const double area = (double)(d->kernel[0] * d->kernel[1]);
+    for (int64_t i = 0; i < d->oh; i++)
+        for (int64_t j = 0; j < d->ow; j++) {
+            const window v = window_at(d, i, j);
+            double sum = 0.0;
+            for (int64_t r = v.top; r < v.bottom; r++)
+                for (int64_t s = v.left; s < v.right; s++)
+                    sum += tp_get(&c->in[0], (p * d->h + r) * d->w + s);
+            tp_set(&c->out[0], (p * d->oh + i) * d->ow + j, sum / area);
+        }
+}
+
+static void avg_grad_plane(const tp_call *c, const pool_dims *d, int64_t p)
+{
+    const double area = (double)(d->kernel[0] * d->kernel[1]);
+    for (int64_t k = 0; k < d->h * d->w; k++)
+        tp_set(&c->out[0], p * d->h * d->w + k, 0.0);
+    for (int64_t i = 0; i < d->oh; i++)
+        for (int64_t j = 0; j < d->ow; j++) {
+            const window v = window_at(d, i, j);
+            const double share = tp_get(&c->in[0], (p * d->oh + i) * d->ow + j) / area;
+            for (int64_t r = v.top; r < v.bottom; r++)
+                for (int64_t s = v.left; s < v.right; s++) {
+                    const int64_t at = (p * d->h + r) * d->w + s;
+                    tp_set(&c->out[0], at, tp_get(&c->out[0], at) + share);
+                }
+        }
+}
+
+static tp_status max_simd(const tp_call *c)
+{
+    return run_planes(c, c->in[0].shape, c->attr, max_plane_f32);
+}
+
+static tp_status max_ref(const tp_call *c)
+{
+    return run_planes(c, c->in[0].shape, c->attr, max_plane_ref);
+}
+
+static tp_status max_grad_simd(const tp_call *c)
+{
+    return run_planes(c, c->in[0].shape, c->attr, max_grad_plane_f32);
+}
+
+static tp_status max_grad_ref(const tp_call *c)
+{
+    return run_planes(c, c->in[0].shape, c->attr, max_grad_plane_ref);
+}
+
+static tp_status avg_ref(const tp_call *c)
+{
+    return run_planes(c, c->in[0].shape, c->attr, avg_plane);
+}
+
+static tp_status avg_grad_ref(const tp_call *c)
+{
+    const tp_pool_grad_attr *a = c->attr;
+    return run_planes(c, a->shape, &a->pool, avg_grad_plane);
+}
+
+/* ---- shapes and gradients ---- */
+
+static tp_status infer_pool(tp_infer *x)
+{
+    return pooled_shape(x->shape[0], x->dtype[0], x->attr, &x->out_shape[0]);
+}
+
+static tp_status infer_max_grad(tp_infer *x)
+{
+    tp_shape y;
+    TP_TRY(pooled_shape(x->shape[0], x->dtype[0], x->attr, &y));
+    TP_CHECK(tp_shape_equal(y, x->shape[1]) && tp_shape_equal(y, x->shape[2]), TP_ESHAPE,
+             "y and dy must have the pooled shape");
+    return TP_OK;
+}
+
+static tp_status infer_avg_grad(tp_infer *x)
+{
+    const tp_pool_grad_attr *a = x->attr;
+    tp_shape y;
+    TP_TRY(pooled_shape(a->shape, x->dtype[0], &a->pool, &y));
+    TP_CHECK(tp_shape_equal(y, x->shape[0]), TP_ESHAPE, "dy must have the pooled shape");
+    x->out_shape[0] = a->shape;
+    return TP_OK;
+}
+
+static void grad_max(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
+{
+    (void)need;
+    dx[0] = tp_max_pool_grad(g, n->in[0], n->out[0], dy[0], *(const tp_pool_attr *)n->attr);
+}
+
+static void grad_avg(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
+{
+    (void)need;
+    dx[0] = tp_avg_pool_grad(g, tp_val_shape(g, n->in[0]), dy[0], *(const tp_pool_attr *)n->attr);
+}
+
+static void grad_avg_grad(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
+{
+    (void)need;
+    dx[0] = tp_avg_pool(g, dy[0], ((const tp_pool_grad_attr *)n->attr)->pool);
+}
+
+/* ---- descriptors ---- */
+
+static const tp_pool_attr two = {{2, 2}, {0, 0}, {0, 0}}, three = {{3, 3}, {2, 2}, {1, 1}},
+                          mixed = {{3, 2}, {1, 2}, {1, 0}}, flat = {{3, 0}, {2, 0}, {1, 0}};
+#define CASES(name, flags)                                                                                   \
+    static const tp_case name[] = {{"1x1x2x2", -1.0, 1.0, 0, &two, 0, flags},                                \
+                                   {"2x3x8x6", -1.0, 1.0, 0, &two, 0, flags},                                \
+                                   {"2x3x9x7", -1.0, 1.0, 0, &three, 0, flags},                              \
+                                   {"2x5x7x8", -1.0, 1.0, 0, &mixed, 0, flags},                              \
+                                   {"3x4x17", -1.0, 1.0, 0, &flat, 0, flags}};
+CASES(cases_max, TP_CASE_DISTINCT)
+CASES(cases_avg, 0)
+static const tp_case cases_max_grad[] = {{"2x3x8x6,2x3x4x3,2x3x4x3", -1.0, 1.0, 0, &two, 0, TP_CASE_NO_GRAD},
+                                         {"1x1x2x2,1x1x1x1,1x1x1x1", 1.0, 1.0, 0, &two, 0, TP_CASE_NO_GRAD}};
+static const tp_pool_grad_attr g_two = {{{2, 2}, {0, 0}, {0, 0}}, {4, {2, 3, 8, 6}}},
+                               g_three = {{{3, 3}, {2, 2}, {1, 1}}, {4, {2, 3, 9, 7}}},
+                               g_flat = {{{3, 0}, {2, 0}, {1, 0}}, {3, {3, 4, 17}}};
+static const tp_case cases_avg_grad[] = {{"2x3x4x3", -1.0, 1.0, 0, &g_two, 0, 0},
+                                         {"2x3x5x4", -1.0, 1.0, 0, &g_three, 0, 0},
+                                         {"3x4x9", -1.0, 1.0, 0, &g_flat, 0, 0}};
+static const tp_impl max_cpu = {"simd", tp_accept_f32, max_simd, NULL, 0};
+static const tp_impl max_cpu_ref = {"ref", tp_accept_float, max_ref, NULL, 0};
+static const tp_impl max_grad_cpu = {"simd", tp_accept_f32, max_grad_simd, NULL, 0};
+static const tp_impl max_grad_cpu_ref = {"ref", tp_accept_float, max_grad_ref, NULL, 0};
+static const tp_impl avg_cpu_ref = {"ref", tp_accept_float, avg_ref, NULL, 0};
+static const tp_impl avg_grad_cpu_ref = {"ref", tp_accept_float, avg_grad_ref, NULL, 0};
+
+const tp_op tp_op_max_pool = {.name = "max_pool",
+                              .onnx = "MaxPool",
+                              .min_in = 1,
+                              .max_in = 1,
+                              .n_out = 1,
+                              .attr_size = sizeof(tp_pool_attr),
+                              .infer = infer_pool,
+                              .grad = grad_max,
+                              .cost = tp_cost_stream,
+                              .impls = {[TP_CPU] = TP_IMPLS(&max_cpu, &max_cpu_ref)},
+                              .cases = cases_max,
+                              .n_cases = TP_COUNT(cases_max)};
+const tp_op tp_op_max_pool_grad = {.name = "max_pool_grad",
+                                   .min_in = 3,
+                                   .max_in = 3,
+                                   .n_out = 1,
+                                   .attr_size = sizeof(tp_pool_attr),
+                                   .infer = infer_max_grad,
+                                   .cost = tp_cost_stream,
+                                   .impls = {[TP_CPU] = TP_IMPLS(&max_grad_cpu, &max_grad_cpu_ref)},
+                                   .cases = cases_max_grad,
+                                   .n_cases = TP_COUNT(cases_max_grad)};
+const tp_op tp_op_avg_pool = {.name = "avg_pool",
+                              .onnx = "AveragePool",
+                              .min_in = 1,
+                              .max_in = 1,
+                              .n_out = 1,
+                              .attr_size = sizeof(tp_pool_attr),
+                              .infer = infer_pool,
+                              .grad = grad_avg,
+                              .cost = tp_cost_stream,
+                              .impls = {[TP_CPU] = TP_IMPLS(&avg_cpu_ref)},
+                              .cases = cases_avg,
+                              .n_cases = TP_COUNT(cases_avg)};
+const tp_op tp_op_avg_pool_grad = {.name = "avg_pool_grad",
+                                   .min_in = 1,
+                                   .max_in = 1,
+                                   .n_out = 1,
+                                   .attr_size = sizeof(tp_pool_grad_attr),
+                                   .infer = infer_avg_grad,
+                                   .grad = grad_avg_grad,
+                                   .cost = tp_cost_stream,
+                                   .impls = {[TP_CPU] = TP_IMPLS(&avg_grad_cpu_ref)},
+                                   .cases = cases_avg_grad,
+                                   .n_cases = TP_COUNT(cases_avg_grad)};
+
+tp_val tp_max_pool(tp_graph *g, tp_val x, tp_pool_attr attr)
+{
+    return tp_graph_add(g, &tp_op_max_pool, 1, &x, &attr);
+}
+
+tp_val tp_max_pool_grad(tp_graph *g, tp_val x, tp_val y, tp_val dy, tp_pool_attr attr)
+{
+    return tp_graph_add(g, &tp_op_max_pool_grad, 3, (const tp_val[]){x, y, dy}, &attr);
+}
+
+tp_val tp_avg_pool(tp_graph *g, tp_val x, tp_pool_attr attr)
+{
+    return tp_graph_add(g, &tp_op_avg_pool, 1, &x, &attr);
+}
+
+tp_val tp_avg_pool_grad(tp_graph *g, tp_shape x_shape, tp_val dy, tp_pool_attr attr)
+{
+    return tp_graph_add(g, &tp_op_avg_pool_grad, 1, &dy, &(const tp_pool_grad_attr){attr, x_shape});
+}
+
+tp_val tp_global_avg_pool(tp_graph *g, tp_val x)
+{
+    const int nd = tp_val_shape(g, x).nd;
+    if (x != 0 && nd < 3)
+        return tp_graph_fail(g, TP_ESHAPE, "global_avg_pool: x has %d dimensions, want (N,C,...)", nd);
+    return tp_reduce_mean(g, x, ((1u << nd) - 1u) & ~3u, 0);
+}
