@@ -1,0 +1,95 @@
+/* recipe.h - a training job as a person writes it: YAML 1.2, checked key by key against one schema table. */
+#ifndef TP_RECIPE_H
+#define TP_RECIPE_H
+#include "temper/data.h"
+#include "temper/schedule.h"
+#include "temper/train.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TP_RECIPE_TEXT    256
+#define TP_RECIPE_INPUTS  64
+#define TP_RECIPE_HIDDEN  32
+#define TP_RECIPE_METRICS 16
+
+typedef struct tp_recipe_input {
+    char name[TP_LAYER_NAME_SIZE];
+    tp_input_kind kind;
+    tp_norm_kind normalize;
+    double factor;      /* normalize: scale */
+    int64_t categories; /* ids; 0: from the data */
+    int crop, hflip;
+} tp_recipe_input;
+
+typedef enum tp_builder {
+    TP_BUILDER_LAYERS = 0,
+    TP_BUILDER_MLP,
+    TP_BUILDER_RESNET18,
+    TP_BUILDER_TABULAR
+} tp_builder;
+
+typedef struct tp_recipe {
+    struct {
+        char file[TP_RECIPE_TEXT];
+        tp_recipe_input inputs[TP_RECIPE_INPUTS];
+        int n_inputs;
+        char target[TP_RECIPE_TEXT];
+        tp_target_kind target_kind;
+        int64_t classes;
+        char weight[TP_RECIPE_TEXT], time[TP_RECIPE_TEXT];
+        tp_split_kind split;
+        double from[TP_PARTS], to[TP_PARTS];   /* time */
+        char source[TP_PARTS][TP_RECIPE_TEXT]; /* groups, files */
+        double validation, test;               /* fraction */
+        int64_t split_seed;
+        char split_dataset[TP_RECIPE_TEXT];
+        tp_nonfinite nonfinite;
+    } data;
+    struct {
+        tp_builder builder;
+        int64_t hidden[TP_RECIPE_HIDDEN];
+        int n_hidden;
+        tp_layer_kind activation;
+        double dropout;
+        int64_t embedding_dim;
+        tp_layer layers; /* builder: layers */
+    } model;
+    struct {
+        tp_loss_kind loss;
+        double label_smoothing, delta, quantile;
+        int balanced; /* class weights inversely proportional to the counts of the training part */
+    } objective;
+    tp_optimizer_attr optimizer;
+    double lr, weight_decay, clip_norm, ema;
+    int decay_all;
+    tp_schedule schedule;
+    struct {
+        int64_t batch, epochs, accumulate, seed, report, save, keep, max_bad_steps;
+        char metrics[TP_RECIPE_METRICS][TP_LAYER_NAME_SIZE];
+        int n_metrics;
+        char best[TP_LAYER_NAME_SIZE];
+        int64_t patience; /* early stopping: reports without a better value; 0: off */
+        double min_delta;
+    } train;
+} tp_recipe;
+
+/* Reads a recipe; sets[i] are "key=value" overrides, applied after the file. Errors: TP_ENOENT, TP_EIO,
+ * TP_ERECIPE with "file:line:column: ..." naming the key, its value and what is allowed. Free what it holds
+ * with tp_recipe_clear. */
+TP_API tp_status tp_recipe_read(tp_recipe *r, const char *path, int n_sets, const char *const *sets)
+    TP_MUST_USE;
+TP_API void tp_recipe_clear(tp_recipe *r);
+
+/* The resolved recipe as YAML, every key with its value: reading it back gives the same recipe. Free with
+ * tp_text_free. */
+TP_API tp_status tp_recipe_text(const tp_recipe *r, char **out) TP_MUST_USE;
+
+/* Every key, its type, range, default and one line of help. Free with tp_text_free. */
+TP_API tp_status tp_recipe_help(char **out) TP_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif
+#endif

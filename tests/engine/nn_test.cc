@@ -1,0 +1,473 @@
+/* nn_test.cc - linear, convolution, pooling and norm ops against PyTorch (golden values) and against what
+ * must hold for them by algebra. Each golden case runs in float32 through the implementation the plan chooses
+ * and in float64 through the plain reference. */
+#include "host/core/mem.h"
+#include "tests/engine/case_run.h"
+#include <deque>
+#include <limits>
+
+namespace
+{
+
+typedef std::vector<int64_t> Dims;
+typedef std::vector<std::vector<double>> Results;
+
+struct ConvGolden {
+    const char *name;
+    Dims x, w;
+    int bias;
+    tp_conv_attr attr;
+    Results want; /* y, dx, dw, db */
+};
+
+struct PoolGolden {
+    const char *name;
+    int is_max;
+    Dims x;
+    tp_pool_attr attr;
+    Results want; /* y, dx */
+};
+
+enum NormKind { BATCH, EVAL, LAYER, GROUP };
+
+struct NormGolden {
+    const char *name;
+    NormKind kind;
+    Dims x;
+    int64_t groups;
+    double epsilon;
+    Results want;                  /* y, dx, dgamma, dbeta */
+    std::vector<double> mean, var; /* running statistics afterwards */
+};
+
+#include "tests/golden/nn.inc"
+
+/* The inputs of make_nn.py. */
+std::vector<double> golden_fill(size_t n, int64_t k, double scale = 1, double shift = 0)
+{
+    std::vector<double> v(n);
+    for (size_t i = 0; i < n; i++)
+        v[i] =
+            (static_cast<double>((static_cast<int64_t>(i) * 7919 + k * 104729 + 13) % 10007) / 5003.5 - 1.0) *
+                scale +
+            shift;
+    return v;
+}
+
+size_t length(const Dims &d)
+{
+    return static_cast<size_t>(tp_shape_len(tp_shape_make(static_cast<int>(d.size()), d.data())));
+}
+
+/* A graph over variables of one float dtype. */
+struct Net {
+    tp_graph *g = nullptr;
+    tp_dtype dtype;
+    std::deque<std::vector<uint64_t>> storage;
+
+    explicit Net(tp_dtype real) : dtype(real)
+    {
+        EXPECT_EQ(tp_graph_new(&g), TP_OK);
+    }
+    ~Net()
+    {
+        tp_graph_free(g);
+    }
+    Net(const Net &) = delete;
+    Net &operator=(const Net &) = delete;
+
+    tp_val var(const Dims &d, const std::vector<double> &v)
+    {
+        tp_tensor t = {nullptr, tp_shape_make(static_cast<int>(d.size()), d.data()), dtype};
+        storage.emplace_back(tp_tensor_bytes(&t) / 8 + 1);
+        t.data = storage.back().data();
+        for (size_t i = 0; i < v.size(); i++)
+            tp_set(&t, static_cast<int64_t>(i), v[i]);
+        return tp_variable(g, "in", t);
+    }
+    tp_val filled(const Dims &d, int64_t k, double scale = 1, double shift = 0)
+    {
+        return var(d, golden_fill(length(d), k, scale, shift));
+    }
+    /* y, the gradients of sum(fill * y), and the values in `also` after the run. */
+    Results run(tp_val y, const std::vector<tp_val> &wrt, const std::vector<tp_val> &also = {},
+                const tp_plan_opts *opts = nullptr)
+    {
+        const tp_shape s = tp_val_shape(g, y);
+        const tp_val r = filled(Dims(s.d, s.d + s.nd), static_cast<int64_t>(wrt.size()));
+        const tp_val f = tp_reduce_sum(g, tp_mul(g, y, r), 0, 0);
+        std::vector<tp_val> read(1, tp_output(g, y));
+        std::vector<tp_val> grads(wrt.size());
+        tp_grad(g, f, static_cast<int>(wrt.size()), wrt.data(), grads.data());
+        for (tp_val v : grads)
+            read.push_back(tp_output(g, v));
+        read.insert(read.end(), also.begin(), also.end());
+        tp_plan *p = nullptr;
+        Results out;
+        EXPECT_EQ(tp_plan_new(&p, g, cpu_device(), opts), TP_OK) << tp_last_error();
+        if (p == nullptr)
+            return out;
+        EXPECT_EQ(tp_plan_run(p), TP_OK) << tp_last_error();
+        for (tp_val v : read)
+            out.push_back(read_value(p, g, v));
+        tp_plan_free(p);
+        return out;
+    }
+};
+
+void expect_near(const std::vector<double> &got, const std::vector<double> &want, double tolerance,
+                 const std::string &where)
+{
+    ASSERT_EQ(got.size(), want.size()) << where;
+    double diff = 0, size = 0;
+    for (size_t i = 0; i < want.size(); i++) {
+        ASSERT_TRUE(std::isfinite(got[i])) << where << " element " << i;
+        diff += (got[i] - want[i]) * (got[i] - want[i]);
+        size += want[i] * want[i];
+    }
+    EXPECT_LE(std::sqrt(diff), tolerance * std::sqrt(size) + 1e-12) << where;
+}
+
+void expect_golden(const Results &got, const Results &want, tp_dtype dtype, const char *name)
+{
+    ASSERT_EQ(got.size(), want.size()) << name;
+    for (size_t k = 0; k < want.size(); k++)
+        expect_near(got[k], want[k], dtype == TP_F64 ? 2e-8 : 4e-6,
+                    std::string(name) + " " + tp_dtype_name(dtype) + " result " + std::to_string(k));
+}
+
+const tp_dtype both_dtypes[] = {TP_F32, TP_F64};
+
+TEST(NnTest, ConvolutionAndItsGradientsMatchPyTorch)
+{
+    for (const ConvGolden &c : conv_goldens)
+        for (tp_dtype dtype : both_dtypes) {
+            Net n(dtype);
+            std::vector<tp_val> in = {n.filled(c.x, 0), n.filled(c.w, 1)};
+            if (c.bias)
+                in.push_back(n.filled({c.w[0]}, 2));
+            const tp_val y = tp_conv(n.g, in[0], in[1], c.bias ? in[2] : 0, c.attr);
+            expect_golden(n.run(y, in), c.want, dtype, c.name);
+        }
+}
+
+TEST(NnTest, PoolingAndItsGradientsMatchPyTorch)
+{
+    for (const PoolGolden &c : pool_goldens)
+        for (tp_dtype dtype : both_dtypes) {
+            Net n(dtype);
+            const tp_val x = n.filled(c.x, 0);
+            const tp_val y = c.is_max ? tp_max_pool(n.g, x, c.attr) : tp_avg_pool(n.g, x, c.attr);
+            expect_golden(n.run(y, {x}), c.want, dtype, c.name);
+        }
+}
+
+tp_val add_norm(Net &n, const NormGolden &c, const std::vector<tp_val> &in, tp_val mean, tp_val var)
+{
+    switch (c.kind) {
+    case BATCH:
+        return tp_batch_norm(n.g, in[0], in[1], in[2], mean, var, 0, c.epsilon, 0.1);
+    case EVAL:
+        return tp_batch_norm_eval(n.g, in[0], in[1], in[2], mean, var, c.epsilon);
+    case LAYER:
+        return tp_layer_norm(n.g, in[0], in[1], in[2], c.epsilon);
+    default:
+        return tp_group_norm(n.g, in[0], in[1], in[2], c.groups, c.epsilon);
+    }
+}
+
+TEST(NnTest, NormsTheirGradientsAndRunningStatisticsMatchPyTorch)
+{
+    for (const NormGolden &c : norm_goldens)
+        for (tp_dtype dtype : both_dtypes) {
+            Net n(dtype);
+            const Dims per = {c.kind == LAYER ? c.x.back() : c.x[1]};
+            const std::vector<tp_val> in = {n.filled(c.x, 0, 2, 3), n.filled(per, 1), n.filled(per, 2)};
+            const tp_val mean = n.filled(per, 5), var = n.filled(per, 6, 1, 2);
+            Results want = c.want;
+            want.push_back(c.mean);
+            want.push_back(c.var);
+            expect_golden(n.run(add_norm(n, c, in, mean, var), in, {mean, var}), want, dtype, c.name);
+        }
+}
+
+/* Rows of weight 0 must change neither the statistics nor the gradients of the others. */
+TEST(NnTest, BatchNormWithMaskedRowsIsBatchNormOfTheOthers)
+{
+    for (const Dims &tail : {Dims{5}, Dims{3, 4, 2}}) {
+        Results got[2];
+        size_t row = 0;
+        for (int padded = 0; padded < 2; padded++) {
+            Net n(TP_F32);
+            Dims d = {padded ? 6 : 4};
+            d.insert(d.end(), tail.begin(), tail.end());
+            row = length(tail);
+            std::vector<double> x = golden_fill(4 * row, 0, 2, 1), r = golden_fill(4 * row, 9);
+            if (padded) { /* in front and in the middle, and large enough to show */
+                x.insert(x.begin() + static_cast<int64_t>(2 * row), row, 50.0);
+                x.insert(x.begin(), row, -70.0);
+                r.insert(r.begin() + static_cast<int64_t>(2 * row), row, 0.0);
+                r.insert(r.begin(), row, 0.0);
+            }
+            const Dims per = {tail[0]};
+            const tp_val vx = n.var(d, x), gamma = n.filled(per, 1), beta = n.filled(per, 2),
+                         mean = n.filled(per, 5), var = n.filled(per, 6, 1, 2);
+            const tp_val weight = padded ? n.var({6}, {0, 1, 1, 0, 1, 1}) : 0;
+            const tp_val y =
+                tp_mul(n.g, tp_batch_norm(n.g, vx, gamma, beta, mean, var, weight, 1e-5, 0.1), n.var(d, r));
+            const tp_val f = tp_reduce_sum(n.g, tp_mul(n.g, y, y), 0, 0);
+            const tp_val wrt[] = {vx, gamma, beta};
+            tp_val grads[3];
+            tp_grad(n.g, f, 3, wrt, grads);
+            tp_plan *p = nullptr;
+            tp_output(n.g, y);
+            for (tp_val v : grads)
+                tp_output(n.g, v);
+            ASSERT_EQ(tp_plan_new(&p, n.g, cpu_device(), nullptr), TP_OK) << tp_last_error();
+            ASSERT_EQ(tp_plan_run(p), TP_OK) << tp_last_error();
+            for (tp_val v : {y, grads[0], grads[1], grads[2], mean, var})
+                got[padded].push_back(read_value(p, n.g, v));
+            tp_plan_free(p);
+        }
+        for (size_t k = 0; k < 2; k++) /* y and dx: take the padding out again */
+        {
+            auto &v = got[1][k];
+            v.erase(v.begin() + static_cast<int64_t>(3 * row), v.begin() + static_cast<int64_t>(4 * row));
+            v.erase(v.begin(), v.begin() + static_cast<int64_t>(row));
+        }
+        for (size_t k = 0; k < got[0].size(); k++)
+            expect_near(got[1][k], got[0][k], 2e-6, "result " + std::to_string(k));
+    }
+}
+
+TEST(NnTest, BatchNormOfOneElementOrNoneKeepsItsRunningStatisticsFinite)
+{
+    for (double weight : {1.0, 0.0}) {
+        Net n(TP_F32);
+        const tp_val mean = n.var({1}, {0.5}), var = n.var({1}, {2});
+        const tp_val y = tp_batch_norm(n.g, n.var({1, 1}, {3}), n.var({1}, {2}), n.var({1}, {0.25}), mean,
+                                       var, n.var({1}, {weight}), 1e-5, 0.1);
+        const Results got = n.run(y, {}, {mean, var});
+        ASSERT_EQ(got.size(), 3u);
+        EXPECT_TRUE(std::isfinite(got[0][0]));
+        EXPECT_NEAR(got[1][0], weight > 0 ? 0.75 : 0.5, 1e-6);
+        EXPECT_NEAR(got[2][0], weight > 0 ? 1.8 : 2.0, 1e-6);
+    }
+}
+
+/* float32 keeps 7 digits: a mean 4000 times the deviation must cost no more than those of x itself. */
+TEST(NnTest, NormsKeepSmallDeviationsAroundALargeMean)
+{
+    for (int kind = 0; kind < 3; kind++) {
+        Net a(TP_F32), b(TP_F64);
+        Results got[2];
+        for (Net *n : {&a, &b}) {
+            std::vector<double> x = golden_fill(8 * 40, 0);
+            for (double &v : x)
+                v = static_cast<double>(static_cast<float>(v + 4000));
+            const tp_val vx = n->var({8, 40}, x), one = n->var({40}, std::vector<double>(40, 1.0)),
+                         zero = n->var({40}, std::vector<double>(40, 0.0));
+            const tp_val y = kind == 0 ? tp_layer_norm(n->g, vx, one, zero, 1e-5)
+                             : kind == 1
+                                 ? tp_group_norm(n->g, vx, one, zero, 4, 1e-5)
+                                 : tp_batch_norm(n->g, vx, one, zero, n->var({40}, std::vector<double>(40)),
+                                                 n->var({40}, std::vector<double>(40)), 0, 1e-5, 0.1);
+            got[n == &b] = n->run(y, {vx});
+        }
+        expect_near(got[0][0], got[1][0], 3e-4, "y of norm " + std::to_string(kind));
+    }
+}
+
+TEST(NnTest, GemmIsMatmulPlusBiasAndActivation)
+{
+    for (int t = 0; t < 4; t++)
+        for (tp_activation act : {TP_ACT_NONE, TP_ACT_RELU, TP_ACT_TANH, TP_ACT_SIGMOID}) {
+            Net n(TP_F32);
+            const int ta = t & 1, tb = t >> 1;
+            const tp_val a = n.filled(ta ? Dims{11, 9} : Dims{9, 11}, 0),
+                         b = n.filled(tb ? Dims{21, 11} : Dims{11, 21}, 1), c = n.filled({21}, 2);
+            tp_val z = tp_add(n.g, tp_matmul(n.g, a, b, ta, tb), c);
+            z = act == TP_ACT_RELU      ? tp_relu(n.g, z)
+                : act == TP_ACT_TANH    ? tp_tanh(n.g, z)
+                : act == TP_ACT_SIGMOID ? tp_sigmoid(n.g, z)
+                                        : z;
+            const Results want = n.run(z, {a, b, c});
+            const Results got = n.run(tp_gemm(n.g, a, b, c, {ta, tb, act}), {a, b, c});
+            for (size_t k = 0; k < want.size(); k++)
+                expect_near(got[k], want[k], 2e-6,
+                            "transposes " + std::to_string(t) + " act " + std::to_string(act) + " result " +
+                                std::to_string(k));
+        }
+}
+
+/* <conv(x, w), y> = <x, conv_input_grad(w, y)> = <w, conv_weight_grad(x, y)>, at a size where every library
+ * layout is in play. */
+TEST(NnTest, ConvolutionGradientsAreItsAdjoints)
+{
+    for (int64_t kernel : {1, 3})
+        for (int64_t channels : {3, 16, 40}) {
+            Net n(TP_F32);
+            const tp_conv_attr attr = {{1, 1}, {kernel / 2, kernel / 2}, {1, 1}, 1, TP_ACT_NONE};
+            const Dims xd = {2, channels, 13, 11}, wd = {24, channels, kernel, kernel}, yd = {2, 24, 13, 11};
+            const tp_val x = n.filled(xd, 0), w = n.filled(wd, 1), y = n.filled(yd, 2);
+            const tp_val a = tp_reduce_sum(n.g, tp_mul(n.g, tp_conv(n.g, x, w, 0, attr), y), 0, 0);
+            const tp_val b = tp_reduce_sum(
+                n.g, tp_mul(n.g, tp_conv_input_grad(n.g, tp_val_shape(n.g, x), w, y, attr), x), 0, 0);
+            const tp_val c = tp_reduce_sum(
+                n.g, tp_mul(n.g, tp_conv_weight_grad(n.g, x, tp_val_shape(n.g, w), y, attr), w), 0, 0);
+            tp_output(n.g, b);
+            tp_output(n.g, c);
+            const Results got = n.run(a, {}, {b, c});
+            ASSERT_EQ(got.size(), 3u);
+            const double slack = 1e-5 * std::sqrt(static_cast<double>(length(xd) * length(wd)));
+            EXPECT_NEAR(got[1][0], got[0][0], slack);
+            EXPECT_NEAR(got[2][0], got[0][0], slack);
+            EXPECT_GT(std::fabs(got[0][0]), 10 * slack);
+        }
+}
+
+TEST(NnTest, MaxPoolGivesTiesToTheFirstAndPassesNanOn)
+{
+    const tp_pool_attr two = {{2, 2}, {0, 0}, {0, 0}};
+    Net n(TP_F32);
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    const tp_val x = n.var({1, 2, 2, 2}, {1, 1, 1, 1, 3, nan, 4, 5});
+    const tp_val y = tp_max_pool(n.g, x, two);
+    const tp_val dx = tp_max_pool_grad(n.g, x, y, n.var({1, 2, 1, 1}, {7, 0}), two);
+    tp_output(n.g, dx);
+    const Results got = n.run(y, {}, {dx});
+    EXPECT_EQ(got[0][0], 1.0);
+    EXPECT_TRUE(std::isnan(got[0][1]));
+    EXPECT_EQ(got[1], (std::vector<double>{7, 0, 0, 0, 0, 0, 0, 0}));
+}
+
+TEST(NnTest, GlobalAveragePoolIsTheMeanOfEachChannel)
+{
+    Net n(TP_F32);
+    const Results got = n.run(tp_global_avg_pool(n.g, n.var({1, 2, 2, 2}, {1, 2, 3, 6, -1, 1, 0, 2})), {});
+    EXPECT_EQ(got[0], (std::vector<double>{3, 0.5}));
+}
+
+/* A plan must give the same values when the number of threads has changed since it was made, and its steps
+ * must not allocate. */
+TEST(NnTest, LibraryStepsRunWithAnotherNumberOfThreadsAndWithoutAllocating)
+{
+    const int threads = tp_threads();
+    for (int at_compile : {1, 3})
+        for (int at_run : {1, 2, 4}) {
+            tp_threads_set(at_compile);
+            Net n(TP_F32);
+            const tp_conv_attr attr = {{1, 1}, {1, 1}, {1, 1}, 1, TP_ACT_RELU};
+            const tp_val x = n.filled({3, 16, 9, 8}, 0), w = n.filled({20, 16, 3, 3}, 1);
+            const tp_val y = tp_conv(n.g, x, w, 0, attr);
+            const tp_val f = tp_reduce_sum(n.g, tp_mul(n.g, y, y), 0, 0);
+            const tp_val wrt[] = {x, w};
+            tp_val grads[2];
+            tp_grad(n.g, f, 2, wrt, grads);
+            tp_output(n.g, grads[0]);
+            tp_output(n.g, grads[1]);
+            tp_plan *p = nullptr;
+            ASSERT_EQ(tp_plan_new(&p, n.g, cpu_device(), nullptr), TP_OK) << tp_last_error();
+            ASSERT_EQ(tp_plan_run(p), TP_OK);
+            const auto dx = read_value(p, n.g, grads[0]), dw = read_value(p, n.g, grads[1]);
+            tp_threads_set(at_run);
+            const uint64_t before = tp_alloc_count();
+            ASSERT_EQ(tp_plan_run(p), TP_OK);
+            EXPECT_EQ(tp_alloc_count(), before);
+            expect_near(read_value(p, n.g, grads[0]), dx, 1e-6, "dx");
+            expect_near(read_value(p, n.g, grads[1]), dw, 1e-6, "dw");
+            tp_plan_free(p);
+        }
+    tp_threads_set(threads);
+}
+
+/* One refusal: what was asked, and a piece of the line it must leave. */
+template <typename Build> void expect_refused(Build build, const char *piece)
+{
+    Net n(TP_F32);
+    EXPECT_EQ(build(n), 0u) << piece;
+    ASSERT_EQ(tp_graph_status(n.g), TP_ESHAPE) << piece;
+    EXPECT_NE(std::string(tp_last_error()).find(piece), std::string::npos) << tp_last_error();
+}
+
+TEST(NnTest, BadConvolutionsAreRefusedWithAReason)
+{
+    const auto conv = [](Dims x, Dims w, tp_conv_attr attr, Dims b = {}) {
+        return [=](Net &n) {
+            return tp_conv(n.g, n.filled(x, 0), n.filled(w, 1), b.empty() ? 0 : n.filled(b, 2), attr);
+        };
+    };
+    const tp_conv_attr plain = {{1, 1}, {0, 0}, {1, 1}, 1, TP_ACT_NONE};
+    tp_conv_attr a = plain;
+    expect_refused(conv({1, 4, 4, 4}, {2, 3, 3, 3}, plain), "4 channels");
+    expect_refused(conv({1, 4, 4, 4}, {2, 4, 5, 3}, plain), "kernel of 5 does not fit");
+    expect_refused(conv({1, 4, 4}, {2, 4, 3, 3}, plain), "dimensions");
+    expect_refused(conv({1, 4, 4, 4}, {2, 4, 3, 3}, plain, {3}), "bias must have 2 values");
+    expect_refused(conv({1, 4, 4, 4}, {2, 4, 0, 3}, plain), "kernel of 0");
+    a.groups = 3;
+    expect_refused(conv({1, 4, 4, 4}, {2, 4, 3, 3}, a), "3 groups");
+    a = plain;
+    a.stride[1] = -1;
+    expect_refused(conv({1, 4, 4, 4}, {2, 4, 3, 3}, a), "stride -1");
+    a = plain;
+    a.dilation[0] = std::numeric_limits<int64_t>::max();
+    expect_refused(conv({1, 4, 4, 4}, {2, 4, 3, 3}, a), "dilation 9223372036854775807");
+    a = plain;
+    a.act = static_cast<tp_activation>(9);
+    expect_refused(conv({1, 4, 4, 4}, {2, 4, 3, 3}, a), "activation 9");
+}
+
+TEST(NnTest, BadMatricesPoolsAndNormsAreRefusedWithAReason)
+{
+    expect_refused(
+        [](Net &n) {
+            return tp_matmul(n.g, n.filled({2, 3}, 0), n.filled({4, 5}, 1), 0, 0);
+        },
+        "3 columns but b has 4 rows");
+    expect_refused(
+        [](Net &n) {
+            return tp_matmul(n.g, n.filled({3}, 0), n.filled({3, 5}, 1), 0, 0);
+        },
+        "at least 2");
+    expect_refused(
+        [](Net &n) {
+            return tp_gemm(n.g, n.filled({2, 3}, 0), n.filled({3, 5}, 1), n.filled({4}, 2),
+                           {0, 0, TP_ACT_NONE});
+        },
+        "c must have shape (5)");
+    expect_refused(
+        [](Net &n) {
+            return tp_gemm(n.g, n.filled({2, 3}, 0), n.filled({3, 5}, 1), 0,
+                           {0, 0, static_cast<tp_activation>(-1)});
+        },
+        "activation -1");
+    expect_refused(
+        [](Net &n) {
+            return tp_max_pool(n.g, n.filled({1, 1, 4, 4}, 0), {{2, 2}, {0, 0}, {2, 2}});
+        },
+        "padding 2");
+    expect_refused(
+        [](Net &n) {
+            return tp_avg_pool(n.g, n.filled({1, 1, 4, 4}, 0), {{5, 5}, {0, 0}, {0, 0}});
+        },
+        "does not fit");
+    expect_refused([](Net &n) { return tp_global_avg_pool(n.g, n.filled({4, 4}, 0)); }, "2 dimensions");
+    expect_refused(
+        [](Net &n) {
+            return tp_group_norm(n.g, n.filled({2, 6, 3}, 0), n.filled({6}, 1), n.filled({6}, 2), 4, 1e-5);
+        },
+        "4 groups do not divide 6");
+    expect_refused(
+        [](Net &n) {
+            return tp_layer_norm(n.g, n.filled({2, 6}, 0), n.filled({5}, 1), n.filled({6}, 2), 1e-5);
+        },
+        "must have 6 values");
+    expect_refused(
+        [](Net &n) {
+            return tp_batch_norm(n.g, n.filled({2, 6}, 0), n.filled({6}, 1), n.filled({6}, 2),
+                                 n.filled({6}, 3), n.filled({6}, 4), n.filled({3}, 5), 1e-5, 0.1);
+        },
+        "weight must have 2 values");
+}
+
+} // namespace
