@@ -1,8 +1,11 @@
 #include "kernels/dnnl.h"
+#include <pthread.h>
 #include <string.h>
 
 static dnnl_engine_t engine;
 static dnnl_stream_t stream;
+static dnnl_status_t opened;
+static pthread_once_t open_once = PTHREAD_ONCE_INIT;
 
 tp_status tp_dnnl_check(dnnl_status_t st, const char *what)
 {
@@ -11,12 +14,17 @@ tp_status tp_dnnl_check(dnnl_status_t st, const char *what)
     return TP_OK;
 }
 
+static void open_engine(void)
+{
+    opened = dnnl_engine_create(&engine, dnnl_cpu, 0);
+    if (opened == dnnl_success)
+        opened = dnnl_stream_create(&stream, engine, dnnl_stream_default_flags);
+}
+
 tp_status tp_dnnl_engine(dnnl_engine_t *out)
 {
-    if (engine == NULL) {
-        TP_DNNL(dnnl_engine_create(&engine, dnnl_cpu, 0));
-        TP_DNNL(dnnl_stream_create(&stream, engine, dnnl_stream_default_flags));
-    }
+    pthread_once(&open_once, open_engine); /* plans may be made by several threads at once */
+    TP_TRY(tp_dnnl_check(opened, "opening the CPU engine"));
     *out = engine;
     return TP_OK;
 }

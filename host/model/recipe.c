@@ -53,7 +53,7 @@ static place place_of(const reader *rd, struct fy_node *n)
 
 #define REFUSE(node, ...)                                                                                    \
     do {                                                                                                     \
-        char refuse_text[512];                                                                               \
+        char refuse_text[1024];                                                                               \
         snprintf(refuse_text, sizeof(refuse_text), __VA_ARGS__);                                             \
         TP_FAIL(TP_ERECIPE, "%s: %s", place_of(rd, node).text, refuse_text);                                 \
     } while (0)
@@ -487,7 +487,7 @@ static tp_status read_node(const reader *rd, struct fy_node *n, struct fy_node *
     while ((pair = fy_node_mapping_iterate(n, &it)) != NULL) {
         char name[128], below[MAX_PATH_TEXT];
         TP_TRY(scalar_text(rd, fy_node_pair_key(pair), "a key", name, sizeof(name)));
-        snprintf(below, sizeof(below), "%.100s%s%s", path, path[0] != '\0' ? "." : "", name);
+        snprintf(below, sizeof(below), "%.100s%s%.127s", path, path[0] != '\0' ? "." : "", name);
         TP_TRY(read_node(rd, fy_node_pair_value(pair), fy_node_pair_key(pair), below, path, name, depth + 1));
     }
     return TP_OK;

@@ -5,6 +5,7 @@
 #include "kernels/cpu.h"
 #include "kernels/dnnl.h"
 #include "kernels/elementwise/broadcast.h"
+#include "kernels/linear/activation.h"
 #include <math.h>
 
 /* ---- shapes: (batch..., M, K) x (batch..., K, N) ---- */
@@ -48,6 +49,7 @@ static tp_status infer_gemm(tp_infer *x)
 {
     const tp_gemm_attr *attr = x->attr;
 
+    TP_TRY(tp_activation_check(attr->act));
     TP_CHECK(x->shape[0].nd == 2 && x->shape[1].nd == 2, TP_ESHAPE, "a has %d and b %d dimensions, want 2",
              x->shape[0].nd, x->shape[1].nd);
     TP_TRY(matrix_shape(x, attr->trans_a, attr->trans_b, &x->out_shape[0]));
@@ -152,7 +154,7 @@ static tp_status gemm_prepare(tp_call *c, size_t *scratch)
 
 /* ---- reference ---- */
 
-static double activate(double v, tp_activation act)
+double tp_activate(double v, tp_activation act)
 {
     switch (act) {
     case TP_ACT_RELU:
@@ -197,7 +199,7 @@ static tp_status ref_run(const tp_call *c, int trans_a, int trans_b, tp_activati
                 for (int64_t k = 0; k < depth; k++)
                     sum += tp_get(&c->in[0], a0 + (trans_a ? k * rows + i : i * depth + k)) *
                            tp_get(&c->in[1], b0 + (trans_b ? j * depth + k : k * cols + j));
-                tp_set(&c->out[0], (m * rows + i) * cols + j, activate(sum, act));
+                tp_set(&c->out[0], (m * rows + i) * cols + j, tp_activate(sum, act));
             }
     }
     return TP_OK;
@@ -234,6 +236,13 @@ static void grad_matmul(tp_graph *g, const tp_node *n, const tp_val *dy, const u
 {
     const tp_matmul_attr *attr = n->attr;
     matrix_grads(g, n, attr->trans_a, attr->trans_b, dy[0], need, dx);
+}
+
+tp_status tp_activation_check(tp_activation act)
+{
+    TP_CHECK((int)act >= TP_ACT_NONE && (int)act <= TP_ACT_SIGMOID, TP_ESHAPE, "activation %d, want %d to %d",
+             (int)act, TP_ACT_NONE, TP_ACT_SIGMOID);
+    return TP_OK;
 }
 
 tp_val tp_activation_grad(tp_graph *g, tp_val y, tp_val dy, tp_activation act)

@@ -1,0 +1,65 @@
+/* run.h - a whole run from a recipe: data, model, training, checkpoints, the finished model. */
+#ifndef TP_RUN_H
+#define TP_RUN_H
+#include "temper/metrics.h"
+#include "temper/recipe.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TP_RUN_METRICS (TP_RECIPE_METRICS + 1)
+
+/* Metrics of one part; names[0] is "loss". */
+typedef struct tp_run_part {
+    int n; /* 0: there is no such part */
+    const char *names[TP_RUN_METRICS];
+    double values[TP_RUN_METRICS];
+} tp_run_part;
+
+/* Given out at every report. */
+typedef struct tp_run_report {
+    int64_t step, total_steps, epoch;
+    double lr, loss, grad_norm; /* loss: mean since the last report */
+    double seconds, samples_per_second;
+    tp_run_part validation;
+} tp_run_report;
+
+typedef struct tp_run_opts {
+    size_t size;
+    const char *data;   /* HDF5 file, or NULL: the recipe's */
+    const char *out;    /* run directory; NULL: nothing is written */
+    const char *device; /* "auto", "cpu", "cuda" */
+    int resume;
+    const volatile int
+        *stop; /* polled after every step: not 0 saves and ends with TP_ESTOPPED; may be NULL */
+    void (*report)(void *user, const tp_run_report *r);
+    void *user;
+} tp_run_opts;
+#define TP_RUN_OPTS_INIT                                                                                     \
+    {                                                                                                        \
+        sizeof(tp_run_opts), NULL, NULL, "auto", 0, NULL, NULL, NULL                                         \
+    }
+
+typedef struct tp_run_result {
+    int64_t steps, samples;
+    int already_done; /* resume found nothing left to do */
+    double seconds, samples_per_second;
+    char weights_hash[65], data_hash[65], device[256];
+    tp_run_part validation, test;
+} tp_run_result;
+
+/* Trains. Errors: those of the recipe, the data and the model; TP_EDIVERGED (max_bad_steps in a row were not
+ * finite; the last good checkpoint is intact), TP_ESTOPPED, TP_EBUSY, TP_ECREATE (out holds another run),
+ * TP_EIO. */
+TP_API tp_status tp_run_train(const tp_recipe *r, const tp_run_opts *opts, tp_run_result *result) TP_MUST_USE;
+
+/* Writes a model with all that is needed to use it: layers, inputs, normalisation, target. */
+TP_API tp_status tp_model_save(tp_model *m, tp_device *dev, const char *target, const char *path) TP_MUST_USE;
+/* Reads one. *target (may be NULL) is the name of its target's dataset: free with tp_text_free. */
+TP_API tp_status tp_model_load(tp_model **out, tp_device *dev, const char *path, char **target) TP_MUST_USE;
+
+#ifdef __cplusplus
+}
+#endif
+#endif
