@@ -1,5 +1,7 @@
 #include "temper/tensor.h"
+#include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 static const struct {
     const char *name;
@@ -82,4 +84,54 @@ tp_status tp_shape_check(tp_shape shape, tp_dtype dtype)
 size_t tp_tensor_bytes(const tp_tensor *t)
 {
     return (size_t)tp_shape_len(t->shape) * tp_dtype_size(t->dtype);
+}
+
+static double half_to_double(uint16_t h)
+{
+    const int exponent = (h >> 10) & 31;
+    const double mantissa = (double)(h & 1023), sign = h & 0x8000 ? -1.0 : 1.0;
+
+    if (exponent == 31)
+        return mantissa != 0.0 ? (double)NAN : sign * (double)INFINITY;
+    return sign * (exponent == 0 ? ldexp(mantissa, -24) : ldexp(mantissa + 1024.0, exponent - 25));
+}
+
+static double bfloat_to_double(uint16_t h)
+{
+    const uint32_t bits = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &bits, sizeof(f));
+    return (double)f;
+}
+
+double tp_tensor_get(const tp_tensor *t, int64_t i)
+{
+    switch (t->dtype) {
+    case TP_F16:
+        return half_to_double(((const uint16_t *)t->data)[i]);
+    case TP_BF16:
+        return bfloat_to_double(((const uint16_t *)t->data)[i]);
+    case TP_F32:
+        return (double)((const float *)t->data)[i];
+    case TP_F64:
+        return ((const double *)t->data)[i];
+    case TP_I8:
+        return (double)((const int8_t *)t->data)[i];
+    case TP_I16:
+        return (double)((const int16_t *)t->data)[i];
+    case TP_I32:
+        return (double)((const int32_t *)t->data)[i];
+    case TP_I64:
+        return (double)((const int64_t *)t->data)[i];
+    case TP_U8:
+        return (double)((const uint8_t *)t->data)[i];
+    case TP_U16:
+        return (double)((const uint16_t *)t->data)[i];
+    case TP_U32:
+        return (double)((const uint32_t *)t->data)[i];
+    case TP_U64:
+        return (double)((const uint64_t *)t->data)[i];
+    default:
+        return (double)NAN;
+    }
 }

@@ -3,6 +3,7 @@
  * no aliases, anchors or tags. */
 #include "temper/recipe.h"
 #include "host/core/mem.h"
+#include "host/model/layers_text.h"
 #include "host/model/recipe_schema.h"
 #include <errno.h>
 #include <libfyaml.h>
@@ -53,7 +54,7 @@ static place place_of(const reader *rd, struct fy_node *n)
 
 #define REFUSE(node, ...)                                                                                    \
     do {                                                                                                     \
-        char refuse_text[1024];                                                                               \
+        char refuse_text[1024];                                                                              \
         snprintf(refuse_text, sizeof(refuse_text), __VA_ARGS__);                                             \
         TP_FAIL(TP_ERECIPE, "%s: %s", place_of(rd, node).text, refuse_text);                                 \
     } while (0)
@@ -633,4 +634,20 @@ void tp_recipe_clear(tp_recipe *r)
 {
     tp_layer_clear(&r->model.layers);
     *r = (tp_recipe){.data = {.n_inputs = 0}};
+}
+
+tp_status tp_layers_parse(tp_layer *out, const char *text, const char *file)
+{
+    tp_recipe *r = NULL;
+
+    TP_TRY(tp_alloc(&r, 1, sizeof(*r), "layers"));
+    const reader rd = {r, file};
+    const tp_status st = parse(&rd, text, "model.layers");
+    if (st == TP_OK) {
+        *out = r->model.layers;
+        r->model.layers = (tp_layer){.kind = TP_LAYER_SEQUENCE};
+    }
+    tp_recipe_clear(r);
+    tp_free(r);
+    return st;
 }

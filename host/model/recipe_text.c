@@ -1,4 +1,5 @@
 /* recipe_text.c - a recipe written back as YAML, and the help text: both straight from the schema table. */
+#include "host/model/layers_text.h"
 #include "host/model/recipe_schema.h"
 #include "temper/plan.h"
 #include <stdio.h>
@@ -106,6 +107,17 @@ static void print_layers(FILE *f, const tp_layer *parent, int indent)
         fprintf(f, "%*slayers:\n", indent + 4, "");
         print_layers(f, l, indent + 6);
     }
+}
+
+tp_status tp_layers_text(const tp_layer *root, char **out)
+{
+    size_t size = 0;
+    FILE *f = open_memstream(out, &size);
+
+    TP_CHECK(f != NULL, TP_ENOMEM, "layers: no memory for their text");
+    print_layers(f, root, 0);
+    TP_CHECK(fclose(f) == 0, TP_ENOMEM, "layers: no memory for their text");
+    return TP_OK;
 }
 
 static void print_special(FILE *f, const tp_schema_row *row, const tp_recipe *r, const char *key, int indent)

@@ -594,7 +594,6 @@ static tp_status check_opts(const tp_trainer *t)
                  tp_data_n_inputs(t->data) <= MAX_INPUTS,
              TP_EDATA, "data: has %d inputs, the model %d", tp_data_n_inputs(t->data),
              tp_model_n_inputs(t->model));
-    TP_CHECK(tp_data_part_rows(t->data, TP_TRAIN) > 0, TP_EDATA, "data: the training part is empty");
     return TP_OK;
 }
 
@@ -625,7 +624,7 @@ static tp_status make(tp_trainer *t)
     TP_TRY(device_tensor(t, &t->lr, TP_F32, (tp_shape){1, {1}}, "lr"));
     TP_TRY(make_states(t));
     TP_TRY(stage_data(t));
-    return make_step(t);
+    return t->steps_per_epoch > 0 ? make_step(t) : TP_OK;
 }
 
 tp_status tp_trainer_new(tp_trainer **out, tp_device *dev, tp_model *model, const tp_data *data,
@@ -691,6 +690,7 @@ tp_status tp_trainer_step(tp_trainer *t, int64_t step, double lr, tp_step_result
     const float rate = (float)lr;
     float clip[2];
 
+    TP_CHECK(t->plan != NULL, TP_EINVAL, "data: there is no training part to step on");
     TP_TRY(set_counter(t, (uint64_t)step));
     TP_TRY(tp_device_upload(t->dev, t->lr.data, &rate, sizeof(rate)));
     TP_TRY(tp_plan_run(t->plan));

@@ -18,8 +18,7 @@ extern "C" {
 typedef enum tp_part { TP_TRAIN = 0, TP_VALIDATION, TP_TEST, TP_PARTS } tp_part;
 
 /* "train", "validation", "test" */
-TP_API
-const char *tp_part_name(tp_part part);
+TP_API const char *tp_part_name(tp_part part);
 
 /* ---- what to open: fields left 0 or NULL mean none, or the default said beside them ---- */
 
@@ -93,10 +92,8 @@ typedef struct tp_data tp_data;
 /* Opens, reads and checks everything. On failure *out is NULL. The spec is not needed afterwards.
  * Errors: TP_EINVAL (the spec itself), TP_ENOENT (file), TP_EDATA (what the file holds: a missing dataset
  * names the nearest one), TP_EIO, TP_ENOMEM. Free with tp_data_free. */
-TP_API
-tp_status tp_data_open(tp_data **out, const tp_data_spec *spec) TP_MUST_USE;
-TP_API
-void tp_data_free(tp_data *d); /* NULL is fine */
+TP_API tp_status tp_data_open(tp_data **out, const tp_data_spec *spec) TP_MUST_USE;
+TP_API void tp_data_free(tp_data *d); /* NULL is fine */
 
 /* One array of rows. Everything pointed to is borrowed from the tp_data. */
 typedef struct tp_data_array {
@@ -127,35 +124,24 @@ typedef struct tp_data_target {
                                              >= 0.5); NULL for regression */
 } tp_data_target;
 
-TP_API
-int64_t tp_data_rows(const tp_data *d); /* of all sources, used or not */
-TP_API
-int tp_data_resident(const tp_data *d); /* 1: arrays are in memory; 0: training streams them */
-TP_API
-int tp_data_n_inputs(const tp_data *d);
-TP_API
-const tp_data_input *tp_data_input_at(const tp_data *d, int i);
-TP_API
-const tp_data_target *tp_data_target_of(const tp_data *d); /* NULL when there is none */
-TP_API
-const tp_data_array *tp_data_weight(const tp_data *d); /* NULL when there is none */
-TP_API
-const double *tp_data_time(const tp_data *d); /* tp_data_rows values; NULL when there is none */
+TP_API int64_t tp_data_rows(const tp_data *d); /* of all sources, used or not */
+TP_API int tp_data_resident(const tp_data *d); /* 1: arrays are in memory; 0: training streams them */
+TP_API int tp_data_n_inputs(const tp_data *d);
+TP_API const tp_data_input *tp_data_input_at(const tp_data *d, int i);
+TP_API const tp_data_target *tp_data_target_of(const tp_data *d); /* NULL when there is none */
+TP_API const tp_data_array *tp_data_weight(const tp_data *d); /* NULL when there is none */
+TP_API const double *tp_data_time(const tp_data *d); /* tp_data_rows values; NULL when there is none */
 
 /* The rows of a part, ascending; 0 and NULL when there is no such part. */
-TP_API
-int64_t tp_data_part_rows(const tp_data *d, tp_part part);
-TP_API
-const int64_t *tp_data_part_table(const tp_data *d, tp_part part);
+TP_API int64_t tp_data_part_rows(const tp_data *d, tp_part part);
+TP_API const int64_t *tp_data_part_table(const tp_data *d, tp_part part);
 
 /* Rows left out because of TP_NONFINITE_DROP. */
-TP_API
-int64_t tp_data_dropped(const tp_data *d);
+TP_API int64_t tp_data_dropped(const tp_data *d);
 
 /* BLAKE2b over names, dtypes, shapes and bytes of the used arrays: 64 hexadecimal digits. Equal for equal
  * content, whatever the file's layout and compression. */
-TP_API
-const char *tp_data_hash(const tp_data *d);
+TP_API const char *tp_data_hash(const tp_data *d);
 
 #ifdef __cplusplus
 }

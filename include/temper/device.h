@@ -14,29 +14,21 @@ typedef struct tp_device tp_device;
 /* Opens a device: "auto" (a GPU if one answers, else the CPU), "cpu", "cuda" or "cuda:N".
  * Errors: TP_EINVAL (spec), TP_EDEVICE with the reason: "cuda" never falls back. Free with tp_device_close.
  */
-TP_API
-tp_status tp_device_open(tp_device **out, const char *spec) TP_MUST_USE;
-TP_API
-void tp_device_close(tp_device *dev); /* NULL is fine */
+TP_API tp_status tp_device_open(tp_device **out, const char *spec) TP_MUST_USE;
+TP_API void tp_device_close(tp_device *dev); /* NULL is fine */
 
-TP_API
-tp_device_kind tp_device_kind_of(const tp_device *dev);
+TP_API tp_device_kind tp_device_kind_of(const tp_device *dev);
 
 /* One line for people: "cpu: 2 threads, Intel(R) Xeon(R), oneDNN 2.6.3". Borrowed. */
-TP_API
-const char *tp_device_text(const tp_device *dev);
+TP_API const char *tp_device_text(const tp_device *dev);
 
 /* Zeroed device memory, at least 64-byte aligned. Errors: TP_ENOMEM with what and the bytes asked. */
-TP_API
-tp_status tp_device_alloc(tp_device *dev, void **out, size_t bytes, const char *what) TP_MUST_USE;
-TP_API
-void tp_device_release(tp_device *dev, void *p); /* NULL is fine */
+TP_API tp_status tp_device_alloc(tp_device *dev, void **out, size_t bytes, const char *what) TP_MUST_USE;
+TP_API void tp_device_release(tp_device *dev, void *p); /* NULL is fine */
 
 /* Copies between host memory and device memory of dev; both return when the copy is done. */
-TP_API
-tp_status tp_device_upload(tp_device *dev, void *dst, const void *host, size_t bytes) TP_MUST_USE;
-TP_API
-tp_status tp_device_download(tp_device *dev, void *host, const void *src, size_t bytes) TP_MUST_USE;
+TP_API tp_status tp_device_upload(tp_device *dev, void *dst, const void *host, size_t bytes) TP_MUST_USE;
+TP_API tp_status tp_device_download(tp_device *dev, void *host, const void *src, size_t bytes) TP_MUST_USE;
 
 #ifdef __cplusplus
 }

@@ -65,25 +65,20 @@ struct tp_layer {
 };
 
 /* The name used in recipes and files: "dense", "batch_norm", ... "" if out of range. */
-TP_API
-const char *tp_layer_kind_name(tp_layer_kind kind);
+TP_API const char *tp_layer_kind_name(tp_layer_kind kind);
 
 /* Frees what the children hold, recursively (not l itself), and zeroes l. */
-TP_API
-void tp_layer_clear(tp_layer *l);
+TP_API void tp_layer_clear(tp_layer *l);
 
 /* Appends a zeroed child and returns it (borrowed) in out. Errors: TP_ENOMEM. */
-TP_API
-tp_status tp_layer_append(tp_layer *parent, tp_layer_kind kind, tp_layer **out) TP_MUST_USE;
+TP_API tp_status tp_layer_append(tp_layer *parent, tp_layer_kind kind, tp_layer **out) TP_MUST_USE;
 
 /* A sequence of dense + activation [+ dropout] for each of n_hidden widths, then a dense layer of n_outputs.
  */
-TP_API
-tp_status tp_layers_mlp(tp_layer *out, int n_hidden, const int64_t *hidden, tp_layer_kind activation,
+TP_API tp_status tp_layers_mlp(tp_layer *out, int n_hidden, const int64_t *hidden, tp_layer_kind activation,
                         double dropout, int64_t n_outputs) TP_MUST_USE;
 /* ResNet-18 for small images (He et al. 2016, CIFAR form: a 3x3 stem, no max pool). */
-TP_API
-tp_status tp_layers_resnet18(tp_layer *out, int64_t n_outputs) TP_MUST_USE;
+TP_API tp_status tp_layers_resnet18(tp_layer *out, int64_t n_outputs) TP_MUST_USE;
 
 /* ---- a model ---- */
 
@@ -107,23 +102,16 @@ typedef struct tp_model tp_model;
  * the inputs and each other: errors TP_ESHAPE naming layer and shapes. n_outputs: width the last layer must
  * have. Weights are drawn from Philox by (seed, parameter, element), so they do not depend on the device. dev
  * is borrowed and must outlive the model. */
-TP_API
-tp_status tp_model_new(tp_model **out, tp_device *dev, tp_layer *layers, int n_inputs,
+TP_API tp_status tp_model_new(tp_model **out, tp_device *dev, tp_layer *layers, int n_inputs,
                        const tp_model_input *inputs, tp_task task, int64_t n_outputs, uint64_t seed)
     TP_MUST_USE;
-TP_API
-void tp_model_free(tp_model *m); /* NULL is fine */
+TP_API void tp_model_free(tp_model *m); /* NULL is fine */
 
-TP_API
-tp_task tp_model_task(const tp_model *m);
-TP_API
-int64_t tp_model_outputs(const tp_model *m);
-TP_API
-const tp_layer *tp_model_layers(const tp_model *m); /* the root sequence; borrowed */
-TP_API
-int tp_model_n_inputs(const tp_model *m);
-TP_API
-const tp_model_input *tp_model_input_at(const tp_model *m, int i);
+TP_API tp_task tp_model_task(const tp_model *m);
+TP_API int64_t tp_model_outputs(const tp_model *m);
+TP_API const tp_layer *tp_model_layers(const tp_model *m); /* the root sequence; borrowed */
+TP_API int tp_model_n_inputs(const tp_model *m);
+TP_API const tp_model_input *tp_model_input_at(const tp_model *m, int i);
 
 /* Parameters (trained) and buffers (running statistics), in the order of the layers. data is device memory.
  */
@@ -134,10 +122,8 @@ typedef struct tp_param {
     int decay;   /* weight decay applies: not a bias, not of a norm */
     int sparse;  /* an embedding table used once: its gradient touches only the rows of the batch */
 } tp_param;
-TP_API
-int tp_model_n_params(const tp_model *m);
-TP_API
-const tp_param *tp_model_param(const tp_model *m, int i);
+TP_API int tp_model_n_params(const tp_model *m);
+TP_API const tp_param *tp_model_param(const tp_model *m, int i);
 
 /* How a forward pass treats batch norm and dropout. */
 typedef enum tp_mode { TP_MODE_EVAL = 0, TP_MODE_TRAIN } tp_mode;
@@ -163,12 +149,10 @@ typedef struct tp_forward {
 } tp_forward;
 
 /* Adds a variable for every parameter. */
-TP_API
-void tp_model_bind(const tp_model *m, tp_graph *g, tp_val *params);
+TP_API void tp_model_bind(const tp_model *m, tp_graph *g, tp_val *params);
 
 /* Appends the forward pass and returns the outputs (B, n_outputs): logits, or values for regression. */
-TP_API
-tp_val tp_model_forward(const tp_model *m, tp_graph *g, tp_forward *f);
+TP_API tp_val tp_model_forward(const tp_model *m, tp_graph *g, tp_forward *f);
 
 #ifdef __cplusplus
 }

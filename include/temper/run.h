@@ -54,6 +54,28 @@ typedef struct tp_run_result {
  * TP_EIO. */
 TP_API tp_status tp_run_train(const tp_recipe *r, const tp_run_opts *opts, tp_run_result *result) TP_MUST_USE;
 
+/* What tp_run_evaluate measures on: all rows, the rows of a group, or those with from <= time < to. */
+typedef struct tp_evaluate_opts {
+    size_t size;
+    const char *data, *device;
+    const char *group; /* NULL, or the group the datasets are in */
+    const char *time;  /* NULL, or the dataset of times */
+    double from, to;
+    int n_metrics; /* 0: what the model's task asks */
+    const char *const *metrics;
+    float **outputs; /* NULL, or where to leave the outputs (rows, n_outputs): free with tp_outputs_free */
+    int64_t *rows;   /* NULL, or their number */
+} tp_evaluate_opts;
+#define TP_EVALUATE_OPTS_INIT                                                                                \
+    {                                                                                                        \
+        sizeof(tp_evaluate_opts), NULL, "auto", NULL, NULL, 0.0, 0.0, 0, NULL, NULL, NULL                    \
+    }
+
+/* Measures a model file on new data, with the normalisation it carries. Errors: as for data and models. */
+TP_API tp_status tp_run_evaluate(const char *model, const tp_evaluate_opts *opts, tp_run_part *result)
+    TP_MUST_USE;
+TP_API void tp_outputs_free(float *outputs);
+
 /* Writes a model with all that is needed to use it: layers, inputs, normalisation, target. */
 TP_API tp_status tp_model_save(tp_model *m, tp_device *dev, const char *target, const char *path) TP_MUST_USE;
 /* Reads one. *target (may be NULL) is the name of its target's dataset: free with tp_text_free. */

@@ -36,21 +36,17 @@ typedef enum tp_status {
 
 /* The last failure of this thread; "" when there was none. Borrowed, valid until the thread's next failure.
  */
-TP_API
-const char *tp_last_error(void);
+TP_API const char *tp_last_error(void);
 
 /* "TP_EDATA" and so on; never NULL. */
-TP_API
-const char *tp_status_name(tp_status st);
+TP_API const char *tp_status_name(tp_status st);
 
 /* The exit code of the `temper` command for a status (sysexits.h numbers where they fit). */
-TP_API
-int tp_status_exit_code(tp_status st);
+TP_API int tp_status_exit_code(tp_status st);
 
 /* Sets this thread's line and returns st. file and line are where the failure was found; they are shown only
  * at log level TP_LOG_DEBUG. Used through TP_CHECK and TP_FAIL. */
-TP_API
-tp_status tp_error_set(tp_status st, const char *file, int line, const char *format, ...) TP_PRINTF(4, 5);
+TP_API tp_status tp_error_set(tp_status st, const char *file, int line, const char *format, ...) TP_PRINTF(4, 5);
 
 /* Fails with a status and a message. */
 #define TP_FAIL(st, ...) return tp_error_set((st), __FILE__, __LINE__, __VA_ARGS__)
@@ -91,11 +87,9 @@ typedef enum tp_log_level { TP_LOG_ERROR, TP_LOG_WARNING, TP_LOG_INFO, TP_LOG_DE
 typedef void (*tp_log_fn)(void *user, tp_log_level level, const char *line);
 
 /* Installs the process-wide log callback; NULL silences the library, which is how it starts. */
-TP_API
-void tp_log_set(tp_log_fn fn, void *user);
+TP_API void tp_log_set(tp_log_fn fn, void *user);
 
-TP_API
-void tp_log_line(tp_log_level level, const char *format, ...) TP_PRINTF(2, 3);
+TP_API void tp_log_line(tp_log_level level, const char *format, ...) TP_PRINTF(2, 3);
 
 #ifdef __cplusplus
 }

@@ -29,12 +29,10 @@ typedef enum tp_dtype {
 } tp_dtype;
 
 /* Bytes of one element; 0 for TP_DTYPE_NONE. */
-TP_API
-size_t tp_dtype_size(tp_dtype dtype);
+TP_API size_t tp_dtype_size(tp_dtype dtype);
 
 /* NumPy's names: "float32", "int8", "uint64", "bfloat16"; "none" otherwise. */
-TP_API
-const char *tp_dtype_name(tp_dtype dtype);
+TP_API const char *tp_dtype_name(tp_dtype dtype);
 
 /* Row-major and dense: no strides. nd = 0 is a scalar with one element. */
 typedef struct tp_shape {
@@ -46,27 +44,21 @@ typedef struct tp_shape {
 #define TP_SHAPE(...)                                                                                        \
     tp_shape_make((int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                           \
                   (const int64_t[]){__VA_ARGS__})
-TP_API
-tp_shape tp_shape_make(int nd, const int64_t *d);
-TP_API
-tp_shape tp_shape_scalar(void);
+TP_API tp_shape tp_shape_make(int nd, const int64_t *d);
+TP_API tp_shape tp_shape_scalar(void);
 
 /* Number of elements. The product of a shape that passed tp_shape_check never overflows. */
-TP_API
-int64_t tp_shape_len(tp_shape shape);
+TP_API int64_t tp_shape_len(tp_shape shape);
 
-TP_API
-int tp_shape_equal(tp_shape a, tp_shape b);
+TP_API int tp_shape_equal(tp_shape a, tp_shape b);
 
 /* "(64,3,32,32)"; "()" for a scalar. Writes at most size bytes into buf, always terminated, and returns buf.
  */
-TP_API
-const char *tp_shape_text(tp_shape shape, char *buf, size_t size);
+TP_API const char *tp_shape_text(tp_shape shape, char *buf, size_t size);
 #define TP_SHAPE_TEXT_SIZE 192
 
 /* TP_ESHAPE unless 0 <= nd <= TP_MAX_DIMS, every dimension is >= 0 and the bytes fit in 2^62. */
-TP_API
-tp_status tp_shape_check(tp_shape shape, tp_dtype dtype);
+TP_API tp_status tp_shape_check(tp_shape shape, tp_dtype dtype);
 
 /* A view: owns nothing. data lives where the device that made it keeps its memory. */
 typedef struct tp_tensor {
@@ -75,8 +67,10 @@ typedef struct tp_tensor {
     tp_dtype dtype;
 } tp_tensor;
 
-TP_API
-size_t tp_tensor_bytes(const tp_tensor *t);
+TP_API size_t tp_tensor_bytes(const tp_tensor *t);
+
+/* Element i of host data as a double, whatever the dtype (float16 and bfloat16 too). */
+TP_API double tp_tensor_get(const tp_tensor *t, int64_t i);
 
 #ifdef __cplusplus
 }

@@ -1,12 +1,14 @@
 /* linear.c - matmul and gemm: y = act(op(a) op(b) + c).
- * oneDNN's matmul takes every shape; the plain loop below it is the reference and the way out where oneDNN
- * declines. */
+ * oneDNN's matmul takes every shape that is not empty. The loop after it gives the same bits on every machine
+ * and for any number of threads: each element of y is one sum over k in order. */
 #include "host/core/mem.h"
 #include "kernels/cpu.h"
 #include "kernels/dnnl.h"
 #include "kernels/elementwise/broadcast.h"
 #include "kernels/linear/activation.h"
+#include "kernels/math.h"
 #include <math.h>
+#include <string.h>
 
 /* ---- shapes: (batch..., M, K) x (batch..., K, N) ---- */
 
@@ -152,22 +154,6 @@ static tp_status gemm_prepare(tp_call *c, size_t *scratch)
     return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, attr->act);
 }
 
-/* ---- reference ---- */
-
-double tp_activate(double v, tp_activation act)
-{
-    switch (act) {
-    case TP_ACT_RELU:
-        return v > 0.0 ? v : 0.0;
-    case TP_ACT_TANH:
-        return tanh(v);
-    case TP_ACT_SIGMOID:
-        return v > 0.0 ? 1.0 / (1.0 + exp(-v)) : exp(v) / (1.0 + exp(v));
-    default:
-        return v;
-    }
-}
-
 /* Which matrix of x belongs to matrix `batch` of the output. */
 static int64_t batch_of(tp_shape x, tp_shape out, int64_t batch)
 {
@@ -182,6 +168,151 @@ static int64_t batch_of(tp_shape x, tp_shape out, int64_t batch)
         step *= x.d[k];
     }
     return at;
+}
+
+/* ---- fast loop ---- */
+
+#define TILE_ROWS 6
+#define TILE_COLS 16
+
+/* One product: a(M,K) with strides, b packed into panels of TILE_COLS columns, y(M,N) dense. */
+typedef struct product {
+    const float *a, *panels, *bias;
+    float *y;
+    int64_t row_step, k_step, rows, cols, depth;
+    tp_activation act;
+} product;
+
+/* Panel p holds op(b)[k][TILE_COLS p + j] at [k][j], zeros past the last column. */
+static void pack(float *panels, const float *b, int64_t depth, int64_t cols, int trans)
+{
+    for (int64_t at = 0; at < cols; at += TILE_COLS)
+        for (int64_t k = 0; k < depth; k++)
+            for (int64_t j = at; j < at + TILE_COLS; j++)
+                *panels++ = j >= cols ? 0.0f : (trans ? b[j * depth + k] : b[k * cols + j]);
+}
+
+/* sum[r][j] = sum over k of a[r][k] b[k][j], r < TILE_ROWS; rows past the last repeat it. */
+TP_SIMD static void tile(float sum[TILE_ROWS][TILE_COLS], const float *const row[TILE_ROWS], int64_t k_step,
+                         const float *panel, int64_t depth)
+{
+    float s[TILE_ROWS][TILE_COLS] = {{0}};
+    for (int64_t k = 0; k < depth; k++)
+        for (int r = 0; r < TILE_ROWS; r++)
+            for (int j = 0; j < TILE_COLS; j++)
+                s[r][j] += row[r][k * k_step] * panel[k * TILE_COLS + j];
+    memcpy(sum, s, sizeof(s));
+}
+
+TP_SIMD static void finish(float *y, const float *sum, const float *bias, int64_t n, tp_activation act)
+{
+    for (int64_t j = 0; j < n; j++)
+        y[j] = sum[j] + (bias != NULL ? bias[j] : 0.0f);
+    if (act == TP_ACT_RELU)
+        for (int64_t j = 0; j < n; j++)
+            y[j] = y[j] > 0.0f ? y[j] : 0.0f;
+    else if (act == TP_ACT_TANH)
+        for (int64_t j = 0; j < n; j++)
+            y[j] = tp_tanhf(y[j]);
+    else if (act == TP_ACT_SIGMOID)
+        for (int64_t j = 0; j < n; j++)
+            y[j] = tp_sigmoidf(y[j]);
+}
+
+/* Bands of TILE_ROWS rows. */
+static void product_bands(void *ctx, int64_t begin, int64_t end)
+{
+    const product *p = ctx;
+    const int64_t last = p->rows < end * TILE_ROWS ? p->rows : end * TILE_ROWS;
+
+    for (int64_t at = 0; at < p->cols; at += TILE_COLS)
+        for (int64_t i = begin * TILE_ROWS; i < last; i += TILE_ROWS) {
+            const int64_t height = last - i < TILE_ROWS ? last - i : TILE_ROWS;
+            const int64_t width = p->cols - at < TILE_COLS ? p->cols - at : TILE_COLS;
+            const float *row[TILE_ROWS];
+            float sum[TILE_ROWS][TILE_COLS];
+            for (int64_t r = 0; r < TILE_ROWS; r++)
+                row[r] = p->a + (i + (r < height ? r : height - 1)) * p->row_step;
+            tile(sum, row, p->k_step, p->panels + at * p->depth, p->depth);
+            for (int64_t r = 0; r < height; r++)
+                finish(p->y + (i + r) * p->cols + at, sum[r], p->bias != NULL ? p->bias + at : NULL, width,
+                       p->act);
+        }
+}
+
+static tp_status simd_prepare(tp_call *c, size_t *scratch, int trans_b)
+{
+    const tp_shape b = c->in[1].shape;
+    const int64_t panels = (cols_of(b, trans_b) + TILE_COLS - 1) / TILE_COLS;
+
+    TP_TRY(tp_accept_f32(c, scratch));
+    *scratch = (size_t)(panels * TILE_COLS * rows_of(b, trans_b)) * sizeof(float);
+    return TP_OK;
+}
+
+static tp_status simd_run(const tp_call *c, int trans_a, int trans_b, tp_activation act)
+{
+    const tp_shape sa = c->in[0].shape, sb = c->in[1].shape, so = c->out[0].shape;
+    const int64_t rows = so.d[so.nd - 2], cols = so.d[so.nd - 1], depth = cols_of(sa, trans_a);
+    const int64_t batches = tp_len(&c->out[0]) / (rows * cols > 0 ? rows * cols : 1);
+    const int has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
+    product p = {.panels = c->scratch,
+                 .bias = has_bias ? tp_in_f32(c, 2) : NULL,
+                 .row_step = trans_a ? 1 : depth,
+                 .k_step = trans_a ? rows : 1,
+                 .rows = rows,
+                 .cols = cols,
+                 .depth = depth,
+                 .act = act};
+
+    for (int64_t m = 0, packed = -1; m < batches; m++) {
+        const int64_t b = batch_of(sb, so, m);
+        if (b != packed)
+            pack(c->scratch, tp_in_f32(c, 1) + b * depth * cols, depth, cols, trans_b);
+        packed = b;
+        p.a = tp_in_f32(c, 0) + batch_of(sa, so, m) * rows * depth;
+        p.y = tp_out_f32(c, 0) + m * rows * cols;
+        tp_parallel((rows + TILE_ROWS - 1) / TILE_ROWS, 1 + TP_GRAIN / (1 + depth * cols), product_bands, &p);
+    }
+    return TP_OK;
+}
+
+static tp_status matmul_simd_prepare(tp_call *c, size_t *scratch)
+{
+    return simd_prepare(c, scratch, ((const tp_matmul_attr *)c->attr)->trans_b);
+}
+
+static tp_status gemm_simd_prepare(tp_call *c, size_t *scratch)
+{
+    return simd_prepare(c, scratch, ((const tp_gemm_attr *)c->attr)->trans_b);
+}
+
+static tp_status matmul_simd(const tp_call *c)
+{
+    const tp_matmul_attr *attr = c->attr;
+    return simd_run(c, attr->trans_a, attr->trans_b, TP_ACT_NONE);
+}
+
+static tp_status gemm_simd(const tp_call *c)
+{
+    const tp_gemm_attr *attr = c->attr;
+    return simd_run(c, attr->trans_a, attr->trans_b, attr->act);
+}
+
+/* ---- reference ---- */
+
+double tp_activate(double v, tp_activation act)
+{
+    switch (act) {
+    case TP_ACT_RELU:
+        return v > 0.0 ? v : 0.0;
+    case TP_ACT_TANH:
+        return tanh(v);
+    case TP_ACT_SIGMOID:
+        return v > 0.0 ? 1.0 / (1.0 + exp(-v)) : exp(v) / (1.0 + exp(v));
+    default:
+        return v;
+    }
 }
 
 static tp_status ref_run(const tp_call *c, int trans_a, int trans_b, tp_activation act)
@@ -304,6 +435,7 @@ static const tp_case cases_gemm[] = {
 };
 
 static const tp_impl matmul_dnnl = {"onednn", matmul_prepare, linear_run, linear_release, TP_IMPL_LIBRARY};
+static const tp_impl matmul_cpu = {"simd", matmul_simd_prepare, matmul_simd, NULL, 0};
 static const tp_impl matmul_cpu_ref = {"ref", tp_accept_float, matmul_ref, NULL, 0};
 const tp_op tp_op_matmul = {.name = "matmul",
                             .onnx = "MatMul",
@@ -314,11 +446,12 @@ const tp_op tp_op_matmul = {.name = "matmul",
                             .infer = infer_matmul,
                             .grad = grad_matmul,
                             .cost = cost_linear,
-                            .impls = {[TP_CPU] = TP_IMPLS(&matmul_dnnl, &matmul_cpu_ref)},
+                            .impls = {[TP_CPU] = TP_IMPLS(&matmul_dnnl, &matmul_cpu, &matmul_cpu_ref)},
                             .cases = cases_matmul,
                             .n_cases = TP_COUNT(cases_matmul)};
 
 static const tp_impl gemm_dnnl = {"onednn", gemm_prepare, linear_run, linear_release, TP_IMPL_LIBRARY};
+static const tp_impl gemm_cpu = {"simd", gemm_simd_prepare, gemm_simd, NULL, 0};
 static const tp_impl gemm_cpu_ref = {"ref", tp_accept_float, gemm_ref, NULL, 0};
 const tp_op tp_op_gemm = {.name = "gemm",
                           .onnx = "Gemm",
@@ -329,7 +462,7 @@ const tp_op tp_op_gemm = {.name = "gemm",
                           .infer = infer_gemm,
                           .grad = grad_gemm,
                           .cost = cost_linear,
-                          .impls = {[TP_CPU] = TP_IMPLS(&gemm_dnnl, &gemm_cpu_ref)},
+                          .impls = {[TP_CPU] = TP_IMPLS(&gemm_dnnl, &gemm_cpu, &gemm_cpu_ref)},
                           .cases = cases_gemm,
                           .n_cases = TP_COUNT(cases_gemm)};
 

@@ -1,376 +1,150 @@
-/* norm.c - batch, layer and group norm and their gradients.
+/* norm.c - batch, layer and group norm and their gradients: shapes, gradients and plain references (the fast
+ * loops are in norm_simd.c).
  *
  * All three are one pattern: elements fall into sets that share a mean and a deviation (a channel of the
- * batch; a row; a group of channels of a sample), and into channels that share gamma and beta. Sums run in
- * double, a set or a channel at a time by one thread, so the bits do not depend on how many there are. */
+ * batch; a row; a group of channels of a sample), and into channels that share gamma and beta. */
+#include "kernels/norm/norm.h"
 #include "kernels/cpu.h"
 #include <math.h>
+#include <string.h>
 
-/* x seen as (n, c, s): samples, channels, elements of a channel. For layer norm: (rows, D, 1). */
-typedef struct norm_dims {
-    int64_t n, c, s, groups;
-} norm_dims;
+/* ---- references ---- */
 
-static norm_dims dims_of(tp_shape x, int last, int64_t groups)
+typedef enum norm_kind { BATCH, LAYER, GROUP } norm_kind;
+
+static norm_dims kind_dims(const tp_call *c, norm_kind kind)
 {
-    norm_dims d = {1, 1, 1, groups > 0 ? groups : 1};
-    if (last) {
-        d.c = x.d[x.nd - 1];
-        for (int i = 0; i < x.nd - 1; i++)
-            d.n *= x.d[i];
-        return d;
-    }
-    d.n = x.d[0];
-    d.c = x.d[1];
-    for (int i = 2; i < x.nd; i++)
-        d.s *= x.d[i];
-    return d;
+    return tp_norm_dims(c->in[0].shape, kind == LAYER, ((const tp_norm_attr *)c->attr)->groups);
 }
 
-typedef struct norm_job {
-    const tp_call *c;
-    norm_dims d;
-} norm_job;
-
-static tp_status run_over(const tp_call *c, norm_dims d, int64_t items, int64_t cost,
-                          void (*body)(void *, int64_t, int64_t))
+static int64_t set_count(norm_kind kind, norm_dims d)
 {
-    norm_job j = {c, d};
-    tp_parallel(items, 1 + TP_GRAIN / (4 * cost + 1), body, &j);
+    return kind == BATCH ? d.c : d.n * d.groups;
+}
+
+static int64_t set_of(norm_kind kind, norm_dims d, int64_t n, int64_t ch)
+{
+    return kind == BATCH ? ch : n * d.groups + ch / (d.c / d.groups);
+}
+
+/* Five sums in double for each set or channel, whichever are more. */
+static tp_status ref_scratch(const tp_call *c, size_t *scratch, norm_kind kind)
+{
+    const norm_dims d = kind_dims(c, kind);
+    *scratch = 5 * (size_t)(set_count(kind, d) + d.c) * sizeof(double);
     return TP_OK;
 }
 
-/* ---- float32 rows ---- */
-
-TP_SIMD static void sum_row(const float *x, int64_t n, double *sum, double *squares, double shift)
-{
-    double a[TP_LANES] = {0}, b[TP_LANES] = {0};
-    int64_t i = 0;
-    for (; i + TP_LANES <= n; i += TP_LANES)
-        for (int k = 0; k < TP_LANES; k++) {
-            const double v = (double)x[i + k] - shift;
-            a[k] += v;
-            b[k] += v * v;
+/* The loop over every element: sample n, channel ch, index i, set. */
+#define EACH(d, kind, ...)                                                                                   \
+    for (int64_t n = 0; n < (d).n; n++)                                                                      \
+        for (int64_t ch = 0; ch < (d).c; ch++) {                                                             \
+            const int64_t set = set_of(kind, d, n, ch);                                                      \
+            for (int64_t i = (n * (d).c + ch) * (d).s; i < (n * (d).c + ch + 1) * (d).s; i++) {              \
+                __VA_ARGS__;                                                                                 \
+            }                                                                                                \
         }
-    for (int k = 0; i + k < n; k++) {
-        const double v = (double)x[i + k] - shift;
-        a[k] += v;
-        b[k] += v * v;
-    }
-    for (int half = TP_LANES / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++) {
-            a[k] += a[k + half];
-            b[k] += b[k + half];
-        }
-    *sum += a[0];
-    *squares += b[0];
-}
 
-TP_SIMD static void dot_row(const float *x, const float *dy, int64_t n, double mean, double *sum, double *dot)
+static tp_status norm_ref(const tp_call *c, norm_kind kind)
 {
-    double a[TP_LANES] = {0}, b[TP_LANES] = {0};
-    int64_t i = 0;
-    for (; i + TP_LANES <= n; i += TP_LANES)
-        for (int k = 0; k < TP_LANES; k++) {
-            a[k] += (double)dy[i + k];
-            b[k] += (double)dy[i + k] * ((double)x[i + k] - mean);
-        }
-    for (int k = 0; i + k < n; k++) {
-        a[k] += (double)dy[i + k];
-        b[k] += (double)dy[i + k] * ((double)x[i + k] - mean);
-    }
-    for (int half = TP_LANES / 2; half > 0; half /= 2)
-        for (int k = 0; k < half; k++) {
-            a[k] += a[k + half];
-            b[k] += b[k + half];
-        }
-    *sum += a[0];
-    *dot += b[0];
-}
-
-TP_SIMD static void affine_row(float *y, const float *x, int64_t n, float scale, float shift)
-{
-    for (int64_t i = 0; i < n; i++)
-        y[i] = x[i] * scale + shift;
-}
-
-/* dx = a dy + b x + c */
-TP_SIMD static void affine2_row(float *dx, const float *dy, const float *x, int64_t n, float a, float b,
-                                float c)
-{
-    for (int64_t i = 0; i < n; i++)
-        dx[i] = a * dy[i] + b * x[i] + c;
-}
-
-/* Rows of any float dtype: float32 by the loops above, float64 one element at a time. */
-static void sum_any(const tp_tensor *x, int64_t at, int64_t n, double *sum, double *squares, double shift)
-{
-    if (x->dtype == TP_F32) {
-        sum_row((const float *)x->data + at, n, sum, squares, shift);
-        return;
-    }
-    for (int64_t i = at; i < at + n; i++) {
-        const double v = tp_get(x, i) - shift;
-        *sum += v;
-        *squares += v * v;
-    }
-}
-
-static void dot_any(const tp_tensor *x, const tp_tensor *dy, int64_t at, int64_t n, double mean, double *sum,
-                    double *dot)
-{
-    if (x->dtype == TP_F32) {
-        dot_row((const float *)x->data + at, (const float *)dy->data + at, n, mean, sum, dot);
-        return;
-    }
-    for (int64_t i = at; i < at + n; i++) {
-        *sum += tp_get(dy, i);
-        *dot += tp_get(dy, i) * (tp_get(x, i) - mean);
-    }
-}
-
-static void affine_any(const tp_tensor *y, const tp_tensor *x, int64_t at, int64_t n, double scale,
-                       double shift)
-{
-    if (x->dtype == TP_F32) {
-        affine_row((float *)y->data + at, (const float *)x->data + at, n, (float)scale, (float)shift);
-        return;
-    }
-    for (int64_t i = at; i < at + n; i++)
-        tp_set(y, i, tp_get(x, i) * scale + shift);
-}
-
-static void affine2_any(const tp_tensor *dx, const tp_tensor *dy, const tp_tensor *x, int64_t at, int64_t n,
-                        double a, double b, double c)
-{
-    if (x->dtype == TP_F32) {
-        affine2_row((float *)dx->data + at, (const float *)dy->data + at, (const float *)x->data + at, n,
-                    (float)a, (float)b, (float)c);
-        return;
-    }
-    for (int64_t i = at; i < at + n; i++)
-        tp_set(dx, i, a * tp_get(dy, i) + b * tp_get(x, i) + c);
-}
-
-/* ---- batch norm: a set is a channel. inputs: x, gamma, beta, running_mean, running_var, weight ---- */
-
-enum { BN_X, BN_GAMMA, BN_BETA, BN_MEAN, BN_VAR, BN_WEIGHT };
-
-static double row_weight(const tp_call *c, int at, int64_t n)
-{
-    return c->n_in > at && c->in[at].dtype != TP_DTYPE_NONE ? (tp_get(&c->in[at], n) != 0.0 ? 1.0 : 0.0)
-                                                            : 1.0;
-}
-
-static void batch_norm_channels(void *ctx, int64_t begin, int64_t end)
-{
-    const norm_job *j = ctx;
-    const tp_call *c = j->c;
     const tp_norm_attr *a = c->attr;
-    const norm_dims d = j->d;
+    const norm_dims d = kind_dims(c, kind);
+    const int64_t sets = set_count(kind, d);
+    double *count = c->scratch, *mean = count + sets, *squares = mean + sets;
 
-    for (int64_t ch = begin; ch < end; ch++) {
-        double count = 0.0, sum = 0.0, squares = 0.0, unused = 0.0, rest = 0.0;
-        for (int64_t n = 0; n < d.n; n++)
-            if (row_weight(c, BN_WEIGHT, n) != 0.0) {
-                count += (double)d.s;
-                sum_any(&c->in[BN_X], (n * d.c + ch) * d.s, d.s, &sum, &unused, 0.0);
-            }
-        const double mean = count > 0.0 ? sum / count : 0.0;
-        for (int64_t n = 0; n < d.n; n++)
-            if (row_weight(c, BN_WEIGHT, n) != 0.0)
-                sum_any(&c->in[BN_X], (n * d.c + ch) * d.s, d.s, &rest, &squares, mean);
-        const double var = count > 0.0 ? squares / count : 0.0, rstd = 1.0 / sqrt(var + a->epsilon);
-        const double gamma = tp_get(&c->in[BN_GAMMA], ch), beta = tp_get(&c->in[BN_BETA], ch);
-        for (int64_t n = 0; n < d.n; n++)
-            affine_any(&c->out[0], &c->in[BN_X], (n * d.c + ch) * d.s, d.s, rstd * gamma,
-                       beta - mean * rstd * gamma);
-        tp_set(&c->out[1], ch, mean);
-        tp_set(&c->out[2], ch, rstd);
-        if (count > 0.0) {
-            const double unbiased = count > 1.0 ? squares / (count - 1.0) : var;
-            tp_set(&c->in[BN_MEAN], ch,
-                   (1.0 - a->momentum) * tp_get(&c->in[BN_MEAN], ch) + a->momentum * mean);
-            tp_set(&c->in[BN_VAR], ch,
-                   (1.0 - a->momentum) * tp_get(&c->in[BN_VAR], ch) + a->momentum * unbiased);
-        }
+    memset(count, 0, 3 * (size_t)sets * sizeof(double));
+    EACH(
+        d, kind, if (kind != BATCH || tp_norm_counts(c, BN_WEIGHT, n)) {
+            count[set] += 1.0;
+            mean[set] += tp_get(&c->in[0], i);
+        })
+    for (int64_t set = 0; set < sets; set++)
+        mean[set] = count[set] > 0.0 ? mean[set] / count[set] : 0.0;
+    EACH(
+        d, kind, if (kind != BATCH || tp_norm_counts(c, BN_WEIGHT, n)) {
+            const double v = tp_get(&c->in[0], i) - mean[set];
+            squares[set] += v * v;
+        })
+    for (int64_t set = 0; set < sets; set++) {
+        const double var = count[set] > 0.0 ? squares[set] / count[set] : 0.0;
+        tp_set(&c->out[1], set, mean[set]);
+        tp_set(&c->out[2], set, 1.0 / sqrt(var + a->epsilon));
+        if (kind == BATCH)
+            tp_norm_running(c, set, count[set], mean[set], squares[set]);
+        squares[set] = 1.0 / sqrt(var + a->epsilon);
     }
+    EACH(d, kind,
+         tp_set(&c->out[0], i,
+                (tp_get(&c->in[0], i) - mean[set]) * squares[set] * tp_get(&c->in[1], ch) +
+                    tp_get(&c->in[2], ch)))
+    return TP_OK;
 }
 
-static tp_status batch_norm_run(const tp_call *c)
+/* With g = dy gamma, xh = (x - mean) rstd and averages over the elements that count: dx = rstd (g - mean(g) -
+ * xh mean(g xh)), dgamma = sum dy xh, dbeta = sum dy. Rows that do not count had no part in the statistics,
+ * so there dx = rstd g; but their y depends on the statistics, so they are in the sums. */
+static tp_status norm_grad_ref(const tp_call *c, norm_kind kind)
 {
-    const norm_dims d = dims_of(c->in[0].shape, 0, 1);
-    return run_over(c, d, d.c, d.n * d.s, batch_norm_channels);
-}
+    const norm_dims d = kind_dims(c, kind);
+    const int64_t sets = set_count(kind, d);
+    double *count = c->scratch, *sum = count + sets, *dot = sum + sets, *dgamma = dot + sets,
+           *dbeta = dgamma + d.c;
+    const tp_tensor *x = &c->in[SG_X], *gamma = &c->in[SG_GAMMA], *mean = &c->in[SG_MEAN],
+                    *rstd = &c->in[SG_RSTD], *dy = &c->in[SG_DY];
 
-/* inputs: x, gamma, mean, rstd, dy, weight. With xh = (x - mean) rstd and sums over the rows that count:
- * dgamma = sum dy xh, dbeta = sum dy, dx = gamma rstd (dy - dbeta / n - xh dgamma / n). Rows of weight 0 had
- * no part in the statistics, so there dx = gamma rstd dy. */
-enum { BG_X, BG_GAMMA, BG_MEAN, BG_RSTD, BG_DY, BG_WEIGHT };
-
-static void batch_norm_grad_channels(void *ctx, int64_t begin, int64_t end)
-{
-    const norm_job *j = ctx;
-    const tp_call *c = j->c;
-    const norm_dims d = j->d;
-
-    for (int64_t ch = begin; ch < end; ch++) {
-        const double mean = tp_get(&c->in[BG_MEAN], ch), rstd = tp_get(&c->in[BG_RSTD], ch),
-                     gamma = tp_get(&c->in[BG_GAMMA], ch);
-        double count = 0.0, sum = 0.0, dot = 0.0;
-        for (int64_t n = 0; n < d.n; n++) {
-            dot_any(&c->in[BG_X], &c->in[BG_DY], (n * d.c + ch) * d.s, d.s, mean, &sum, &dot);
-            count += row_weight(c, BG_WEIGHT, n) * (double)d.s;
-        }
-        const double a = gamma * rstd, b = count > 0.0 ? -a * rstd * rstd * dot / count : 0.0;
-        const double shift = count > 0.0 ? -a * sum / count - b * mean : 0.0;
-        for (int64_t n = 0; n < d.n; n++) {
-            const double w = row_weight(c, BG_WEIGHT, n);
-            affine2_any(&c->out[0], &c->in[BG_DY], &c->in[BG_X], (n * d.c + ch) * d.s, d.s, a, w * b,
-                        w * shift);
-        }
-        tp_set(&c->out[1], ch, dot * rstd);
-        tp_set(&c->out[2], ch, sum);
+    memset(count, 0, (size_t)(3 * sets + 2 * d.c) * sizeof(double));
+    EACH(d, kind, {
+        const double xh = (tp_get(x, i) - tp_get(mean, set)) * tp_get(rstd, set), g = tp_get(dy, i);
+        count[set] += kind != BATCH || tp_norm_counts(c, BG_WEIGHT, n) ? 1.0 : 0.0;
+        sum[set] += g * tp_get(gamma, ch);
+        dot[set] += g * tp_get(gamma, ch) * xh;
+        dgamma[ch] += g * xh;
+        dbeta[ch] += g;
+    })
+    EACH(d, kind, {
+        const double xh = (tp_get(x, i) - tp_get(mean, set)) * tp_get(rstd, set);
+        double g = tp_get(dy, i) * tp_get(gamma, ch);
+        if (kind != BATCH || tp_norm_counts(c, BG_WEIGHT, n))
+            g -= (sum[set] + xh * dot[set]) / count[set];
+        tp_set(&c->out[0], i, g * tp_get(rstd, set));
+    })
+    for (int64_t ch = 0; ch < d.c; ch++) {
+        tp_set(&c->out[1], ch, dgamma[ch]);
+        tp_set(&c->out[2], ch, dbeta[ch]);
     }
+    return TP_OK;
 }
 
-static tp_status batch_norm_grad_run(const tp_call *c)
-{
-    const norm_dims d = dims_of(c->in[0].shape, 0, 1);
-    return run_over(c, d, d.c, d.n * d.s, batch_norm_grad_channels);
-}
+#define REFERENCE(name, kind, body)                                                                          \
+    static tp_status name##_scratch(tp_call *c, size_t *scratch)                                             \
+    {                                                                                                        \
+        return ref_scratch(c, scratch, kind);                                                                \
+    }                                                                                                        \
+    static tp_status name##_ref(const tp_call *c)                                                            \
+    {                                                                                                        \
+        return body(c, kind);                                                                                \
+    }
+REFERENCE(batch_norm, BATCH, norm_ref)
+REFERENCE(layer_norm, LAYER, norm_ref)
+REFERENCE(group_norm, GROUP, norm_ref)
+REFERENCE(batch_norm_grad, BATCH, norm_grad_ref)
+REFERENCE(layer_norm_grad, LAYER, norm_grad_ref)
+REFERENCE(group_norm_grad, GROUP, norm_grad_ref)
 
-/* inputs: x, gamma, beta, mean, var */
-static void batch_norm_eval_channels(void *ctx, int64_t begin, int64_t end)
+#define batch_norm_eval_scratch tp_accept_float
+static tp_status batch_norm_eval_ref(const tp_call *c)
 {
-    const norm_job *j = ctx;
-    const tp_call *c = j->c;
     const tp_norm_attr *a = c->attr;
-    const norm_dims d = j->d;
+    const norm_dims d = tp_norm_dims(c->in[0].shape, 0, 1);
 
-    for (int64_t ch = begin; ch < end; ch++) {
-        const double scale = tp_get(&c->in[1], ch) / sqrt(tp_get(&c->in[4], ch) + a->epsilon);
-        for (int64_t n = 0; n < d.n; n++)
-            affine_any(&c->out[0], &c->in[0], (n * d.c + ch) * d.s, d.s, scale,
-                       tp_get(&c->in[2], ch) - tp_get(&c->in[3], ch) * scale);
+    for (int64_t i = 0, len = tp_len(&c->in[0]); i < len; i++) {
+        const int64_t ch = i / d.s % d.c;
+        tp_set(&c->out[0], i,
+               (tp_get(&c->in[BN_X], i) - tp_get(&c->in[BN_MEAN], ch)) /
+                       sqrt(tp_get(&c->in[BN_VAR], ch) + a->epsilon) * tp_get(&c->in[BN_GAMMA], ch) +
+                   tp_get(&c->in[BN_BETA], ch));
     }
-}
-
-static tp_status batch_norm_eval_run(const tp_call *c)
-{
-    const norm_dims d = dims_of(c->in[0].shape, 0, 1);
-    return run_over(c, d, d.c, d.n * d.s, batch_norm_eval_channels);
-}
-
-/* ---- layer and group norm: a set is a run of consecutive elements ---- */
-
-static double affine_of(const tp_call *c, int input, const norm_dims *d, int64_t set, int64_t i)
-{
-    const int64_t per = d->c / d->groups;
-    return tp_get(&c->in[input], set % d->groups * per + i / d->s);
-}
-
-static void set_norm_sets(void *ctx, int64_t begin, int64_t end)
-{
-    const norm_job *j = ctx;
-    const tp_call *c = j->c;
-    const tp_norm_attr *a = c->attr;
-    const int64_t len = j->d.c / j->d.groups * j->d.s;
-
-    for (int64_t set = begin; set < end; set++) {
-        double sum = 0.0, squares = 0.0, rest = 0.0, unused = 0.0;
-        sum_any(&c->in[0], set * len, len, &sum, &unused, 0.0);
-        const double mean = sum / (double)len;
-        sum_any(&c->in[0], set * len, len, &rest, &squares, mean);
-        const double rstd = 1.0 / sqrt(squares / (double)len + a->epsilon);
-        for (int64_t i = 0; i < len; i += j->d.s) {
-            const double scale = rstd * affine_of(c, 1, &j->d, set, i);
-            affine_any(&c->out[0], &c->in[0], set * len + i, j->d.s, scale,
-                       affine_of(c, 2, &j->d, set, i) - mean * scale);
-        }
-        tp_set(&c->out[1], set, mean);
-        tp_set(&c->out[2], set, rstd);
-    }
-}
-
-/* inputs: x, gamma, mean, rstd, dy. With g = dy gamma: dx = rstd (g - mean(g) - xh mean(g xh)). */
-static void set_norm_grad_sets(void *ctx, int64_t begin, int64_t end)
-{
-    const norm_job *j = ctx;
-    const tp_call *c = j->c;
-    const int64_t len = j->d.c / j->d.groups * j->d.s;
-
-    for (int64_t set = begin; set < end; set++) {
-        const double mean = tp_get(&c->in[2], set), rstd = tp_get(&c->in[3], set);
-        double sum = 0.0, dot = 0.0;
-        for (int64_t i = 0; i < len; i += j->d.s) {
-            const double gamma = affine_of(c, 1, &j->d, set, i);
-            double part = 0.0, part_dot = 0.0;
-            dot_any(&c->in[0], &c->in[4], set * len + i, j->d.s, mean, &part, &part_dot);
-            sum += gamma * part;
-            dot += gamma * part_dot;
-        }
-        const double b = -rstd * rstd * rstd * dot / (double)len,
-                     shift = -rstd * sum / (double)len - b * mean;
-        for (int64_t i = 0; i < len; i += j->d.s)
-            affine2_any(&c->out[0], &c->in[4], &c->in[0], set * len + i, j->d.s,
-                        rstd * affine_of(c, 1, &j->d, set, i), b, shift);
-    }
-}
-
-/* dgamma and dbeta: a channel at a time, over every sample. */
-static void set_norm_grad_channels(void *ctx, int64_t begin, int64_t end)
-{
-    const norm_job *j = ctx;
-    const tp_call *c = j->c;
-    const norm_dims d = j->d;
-    const int64_t per = d.c / d.groups;
-
-    for (int64_t ch = begin; ch < end; ch++) {
-        double dgamma = 0.0, dbeta = 0.0;
-        for (int64_t n = 0; n < d.n; n++) {
-            const int64_t set = n * d.groups + ch / per;
-            double sum = 0.0, dot = 0.0;
-            dot_any(&c->in[0], &c->in[4], (n * d.c + ch) * d.s, d.s, tp_get(&c->in[2], set), &sum, &dot);
-            dgamma += dot * tp_get(&c->in[3], set);
-            dbeta += sum;
-        }
-        tp_set(&c->out[1], ch, dgamma);
-        tp_set(&c->out[2], ch, dbeta);
-    }
-}
-
-static tp_status set_norm_run(const tp_call *c, int last)
-{
-    const norm_dims d = dims_of(c->in[0].shape, last, ((const tp_norm_attr *)c->attr)->groups);
-    return run_over(c, d, d.n * d.groups, d.c / d.groups * d.s, set_norm_sets);
-}
-
-static tp_status set_norm_grad_run(const tp_call *c, int last)
-{
-    const norm_dims d = dims_of(c->in[0].shape, last, ((const tp_norm_attr *)c->attr)->groups);
-    TP_TRY(run_over(c, d, d.n * d.groups, d.c / d.groups * d.s, set_norm_grad_sets));
-    return run_over(c, d, d.c, d.n * d.s, set_norm_grad_channels);
-}
-
-static tp_status layer_norm_run(const tp_call *c)
-{
-    return set_norm_run(c, 1);
-}
-
-static tp_status group_norm_run(const tp_call *c)
-{
-    return set_norm_run(c, 0);
-}
-
-static tp_status layer_norm_grad_run(const tp_call *c)
-{
-    return set_norm_grad_run(c, 1);
-}
-
-static tp_status group_norm_grad_run(const tp_call *c)
-{
-    return set_norm_grad_run(c, 0);
+    return TP_OK;
 }
 
 /* ---- shapes ---- */
@@ -421,7 +195,7 @@ static tp_status infer_set(tp_infer *x, int last, int grad)
     const tp_norm_attr *a = x->attr;
 
     TP_CHECK(s.nd >= 2, TP_ESHAPE, "x has %d dimensions, want at least 2", s.nd);
-    const norm_dims d = dims_of(s, last, a->groups);
+    const norm_dims d = tp_norm_dims(s, last, a->groups);
     TP_TRY(check_channels(x, 1, grad ? 1 : 2, d.c));
     TP_CHECK(d.c % d.groups == 0, TP_ESHAPE, "%lld groups do not divide %lld channels", (long long)d.groups,
              (long long)d.c);
@@ -516,34 +290,42 @@ static const tp_case cases_batch_norm[] = {
     {"4x3,3,3,3,3,-", 0.2, 2.0, 0, &norm, 5e-6, 0},
     {"5x3x4x2,3,3,3,3,5", 0.2, 2.0, 0, &norm, 5e-6, 0},
     {"33x17x9,17,17,17,17,-", 0.2, 2.0, 0, &norm, 5e-6, 0},
+    {"37x131,131,131,131,131,37", 0.2, 2.0, 0, &norm, 5e-6, 0},
 };
 static const tp_case cases_batch_norm_grad[] = {
     {"4x3,3,3,3,4x3,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"5x3x4x2,3,3,3,5x3x4x2,5", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"37x131,131,131,131,37x131,37", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_batch_norm_eval[] = {
     {"4x3,3,3,3,3", 0.2, 2.0, 0, &norm, 5e-6, 0},
     {"5x3x4x2,3,3,3,3", 0.2, 2.0, 0, &norm, 5e-6, 0},
+    {"9x131,131,131,131,131", 0.2, 2.0, 0, &norm, 5e-6, 0},
 };
 static const tp_case cases_layer_norm[] = {
     {"4x3,3,3", -2.0, 2.0, 0, &norm, 5e-6, 0},
     {"2x5x33,33,33", -2.0, 2.0, 0, &norm, 5e-6, 0},
+    {"67x257,257,257", -2.0, 2.0, 0, &norm, 5e-6, 0},
 };
 static const tp_case cases_layer_norm_grad[] = {
     {"4x3,3,4,4,4x3", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"70x33,33,70,70,70x33", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"67x257,257,67,67,67x257", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_group_norm[] = {
     {"2x6,6,6", -2.0, 2.0, 0, &norm_3, 5e-6, 0},
     {"2x6x5x4,6,6", -2.0, 2.0, 0, &norm_3, 5e-6, 0},
+    {"7x201,201,201", -2.0, 2.0, 0, &norm_3, 5e-6, 0},
 };
 static const tp_case cases_group_norm_grad[] = {
     {"2x6,6,6,6,2x6", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
     {"2x6x5x4,6,6,6,2x6x5x4", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
+    {"7x201,201,21,21,7x201", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
 };
 
 #define NORM_OP(opname, onnx_name, fewest, most, outs, op_flags, constants, grad_fn)                         \
-    static const tp_impl opname##_cpu_ref = {"ref", tp_accept_float, opname##_run, NULL, 0};                 \
+    static const tp_impl opname##_cpu = {"simd", tp_accept_f32, tp_##opname##_simd, NULL, 0};                \
+    static const tp_impl opname##_cpu_ref = {"ref", opname##_scratch, opname##_ref, NULL, 0};                \
     const tp_op tp_op_##opname = {.name = #opname,                                                           \
                                   .onnx = onnx_name,                                                         \
                                   .min_in = fewest,                                                          \
@@ -555,7 +337,7 @@ static const tp_case cases_group_norm_grad[] = {
                                   .infer = infer_##opname,                                                   \
                                   .grad = grad_fn,                                                           \
                                   .cost = tp_cost_stream,                                                    \
-                                  .impls = {[TP_CPU] = TP_IMPLS(&opname##_cpu_ref)},                         \
+                                  .impls = {[TP_CPU] = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref)},          \
                                   .cases = cases_##opname,                                                   \
                                   .n_cases = TP_COUNT(cases_##opname)};
 

@@ -1,9 +1,12 @@
 /* pool.c - max and average pooling of (N,C,H,W) and (N,C,W), and their gradients. A plane (one channel of one
- * sample) is the unit of work: a thread owns it whole, so gradients need no atomics. Windows are few
- * elements; loops are plain. */
+ * sample) is the unit of work: a thread owns it whole, so gradients need no atomics. The float32 loops go
+ * along an output row, one tap of the window at a time. */
 #include "kernels/cpu.h"
 #include <math.h>
 #include <string.h>
+
+/* Kernels and strides above this are refused: products of them stay in 64 bits. */
+#define MOST (1 << 24)
 
 typedef struct pool_dims {
     int64_t planes, h, w, oh, ow, kernel[2], stride[2], pad[2];
@@ -35,10 +38,12 @@ static tp_status pooled_shape(tp_shape x, tp_dtype dtype, const tp_pool_attr *a,
     TP_CHECK(tp_is_float(dtype) && (x.nd == 3 || x.nd == 4), TP_ESHAPE,
              "x must be float (N,C,W) or (N,C,H,W)");
     for (int i = 0; i < x.nd - 2; i++)
-        TP_CHECK(a->kernel[i] > 0 && a->stride[i] >= 0 && a->pad[i] >= 0 && 2 * a->pad[i] <= a->kernel[i],
-                 TP_ESHAPE,
-                 "kernel %lld, stride %lld, padding %lld: want kernel > 0 and padding at most half of it",
-                 (long long)a->kernel[i], (long long)a->stride[i], (long long)a->pad[i]);
+        TP_CHECK(
+            a->kernel[i] > 0 && a->kernel[i] <= MOST && a->stride[i] >= 0 && a->stride[i] <= MOST &&
+                a->pad[i] >= 0 && 2 * a->pad[i] <= a->kernel[i],
+            TP_ESHAPE,
+            "kernel %lld, stride %lld, padding %lld: want a kernel of 1 to %d and padding at most half of it",
+            (long long)a->kernel[i], (long long)a->stride[i], (long long)a->pad[i], MOST);
     const pool_dims d = dims_of(x, a);
     TP_CHECK(d.oh > 0 && d.ow > 0, TP_ESHAPE, "the window does not fit into x");
     *y = x;
@@ -84,37 +89,111 @@ static tp_status run_planes(const tp_call *c, tp_shape x, const tp_pool_attr *a,
     return TP_OK;
 }
 
-/* ---- planes, float32 and (through tp_get) float64 ---- */
+/* ---- planes, float32 ---- */
+
+/* The part [first, last) of an output row for which tap s of the window lies in the image. */
+typedef struct span {
+    int64_t first, last;
+} span;
+
+static span inside(const pool_dims *d, int64_t s)
+{
+    const int64_t step = d->stride[1], gap = d->pad[1] - s, room = d->w - 1 + gap;
+    span v = {gap > 0 ? (gap + step - 1) / step : 0, room < 0 ? 0 : room / step + 1};
+    v.last = v.last < d->ow ? v.last : d->ow;
+    return v;
+}
+
+/* A NaN wins and stays. */
+TP_SIMD static void max_row(float *y, const float *x, int64_t n, int64_t step)
+{
+    if (step == 1)
+        for (int64_t j = 0; j < n; j++)
+            y[j] = x[j] > y[j] || x[j] != x[j] ? x[j] : y[j];
+    else if (step == 2)
+        for (int64_t j = 0; j < n; j++)
+            y[j] = x[2 * j] > y[j] || x[2 * j] != x[2 * j] ? x[2 * j] : y[j];
+    else
+        for (int64_t j = 0; j < n; j++)
+            y[j] = x[step * j] > y[j] || x[step * j] != x[step * j] ? x[step * j] : y[j];
+}
+
+TP_SIMD static void sum_row(float *y, const float *x, int64_t n, int64_t step)
+{
+    if (step == 1)
+        for (int64_t j = 0; j < n; j++)
+            y[j] += x[j];
+    else if (step == 2)
+        for (int64_t j = 0; j < n; j++)
+            y[j] += x[2 * j];
+    else
+        for (int64_t j = 0; j < n; j++)
+            y[j] += x[step * j];
+}
+
+TP_SIMD static void share_row(float *dx, const float *dy, int64_t n, int64_t step, float area)
+{
+    if (step == 1)
+        for (int64_t j = 0; j < n; j++)
+            dx[j] += dy[j] / area;
+    else
+        for (int64_t j = 0; j < n; j++)
+            dx[step * j] += dy[j] / area;
+}
+
+/* Calls row(y from span.first, x under it) for each tap of output row i. */
+static void take_row(const pool_dims *d, const float *x, float *y, int64_t i,
+                     void (*row)(float *, const float *, int64_t, int64_t))
+{
+    const window v = window_at(d, i, 0);
+    for (int64_t r = v.top; r < v.bottom; r++)
+        for (int64_t s = 0; s < d->kernel[1]; s++) {
+            const span p = inside(d, s);
+            if (p.first < p.last)
+                row(y + p.first, x + r * d->w + p.first * d->stride[1] - d->pad[1] + s, p.last - p.first,
+                    d->stride[1]);
+        }
+}
 
 static void max_plane_f32(const tp_call *c, const pool_dims *d, int64_t p)
 {
     const float *x = tp_in_f32(c, 0) + p * d->h * d->w;
-    float *y = tp_out_f32(c, 0) + p * d->oh * d->ow;
-    for (int64_t i = 0; i < d->oh; i++)
-        for (int64_t j = 0; j < d->ow; j++) {
-            const window v = window_at(d, i, j);
-            float most = -INFINITY;
-            for (int64_t r = v.top; r < v.bottom; r++)
-                for (int64_t s = v.left; s < v.right; s++)
-                    most =
-                        x[r * d->w + s] > most || x[r * d->w + s] != x[r * d->w + s] ? x[r * d->w + s] : most;
-            y[i * d->ow + j] = most;
-        }
+    for (int64_t i = 0; i < d->oh; i++) {
+        float *y = tp_out_f32(c, 0) + (p * d->oh + i) * d->ow;
+        for (int64_t j = 0; j < d->ow; j++)
+            y[j] = -INFINITY;
+        take_row(d, x, y, i, max_row);
+    }
 }
 
-static void max_plane_ref(const tp_call *c, const pool_dims *d, int64_t p)
+static void avg_plane_f32(const tp_call *c, const pool_dims *d, int64_t p)
 {
-    for (int64_t i = 0; i < d->oh; i++)
-        for (int64_t j = 0; j < d->ow; j++) {
-            const window v = window_at(d, i, j);
-            double most = (double)-INFINITY;
-            for (int64_t r = v.top; r < v.bottom; r++)
-                for (int64_t s = v.left; s < v.right; s++) {
-                    const double at = tp_get(&c->in[0], (p * d->h + r) * d->w + s);
-                    most = at > most || at != at ? at : most;
-                }
-            tp_set(&c->out[0], (p * d->oh + i) * d->ow + j, most);
-        }
+    const float *x = tp_in_f32(c, 0) + p * d->h * d->w, area = (float)(d->kernel[0] * d->kernel[1]);
+    for (int64_t i = 0; i < d->oh; i++) {
+        float *y = tp_out_f32(c, 0) + (p * d->oh + i) * d->ow;
+        memset(y, 0, (size_t)d->ow * sizeof(float));
+        take_row(d, x, y, i, sum_row);
+        for (int64_t j = 0; j < d->ow; j++)
+            y[j] /= area;
+    }
+}
+
+static void avg_grad_plane_f32(const tp_call *c, const pool_dims *d, int64_t p)
+{
+    const float area = (float)(d->kernel[0] * d->kernel[1]);
+    float *dx = tp_out_f32(c, 0) + p * d->h * d->w;
+    memset(dx, 0, (size_t)(d->h * d->w) * sizeof(float));
+    for (int64_t i = 0; i < d->oh; i++) {
+        const float *dy = tp_in_f32(c, 0) + (p * d->oh + i) * d->ow;
+        const window v = window_at(d, i, 0);
+        for (int64_t r = v.top; r < v.bottom; r++)
+            for (int64_t s = 0; s < d->kernel[1]; s++) {
+                const span at = inside(d, s);
+                if (at.first < at.last)
+                    share_row(dx + r * d->w + at.first * d->stride[1] - d->pad[1] + s, dy + at.first,
+                              at.last - at.first, d->stride[1], area);
+            }
+    }
 }
 
 /* dy goes to the first element of the window that equals its maximum. */
@@ -137,6 +216,23 @@ static void max_grad_plane_f32(const tp_call *c, const pool_dims *d, int64_t p)
         }
 }
 
+/* ---- planes, any float ---- */
+
+static void max_plane_ref(const tp_call *c, const pool_dims *d, int64_t p)
+{
+    for (int64_t i = 0; i < d->oh; i++)
+        for (int64_t j = 0; j < d->ow; j++) {
+            const window v = window_at(d, i, j);
+            double most = (double)-INFINITY;
+            for (int64_t r = v.top; r < v.bottom; r++)
+                for (int64_t s = v.left; s < v.right; s++) {
+                    const double at = tp_get(&c->in[0], (p * d->h + r) * d->w + s);
+                    most = at > most || at != at ? at : most;
+                }
+            tp_set(&c->out[0], (p * d->oh + i) * d->ow + j, most);
+        }
+}
+
 static void max_grad_plane_ref(const tp_call *c, const pool_dims *d, int64_t p)
 {
     for (int64_t k = 0; k < d->h * d->w; k++)
@@ -155,7 +251,7 @@ static void max_grad_plane_ref(const tp_call *c, const pool_dims *d, int64_t p)
         }
 }
 
-static void avg_plane(const tp_call *c, const pool_dims *d, int64_t p)
+static void avg_plane_ref(const tp_call *c, const pool_dims *d, int64_t p)
 {
     const double area = (double)(d->kernel[0] * d->kernel[1]);
     for (int64_t i = 0; i < d->oh; i++)
@@ -169,7 +265,7 @@ static void avg_plane(const tp_call *c, const pool_dims *d, int64_t p)
         }
 }
 
-static void avg_grad_plane(const tp_call *c, const pool_dims *d, int64_t p)
+static void avg_grad_plane_ref(const tp_call *c, const pool_dims *d, int64_t p)
 {
     const double area = (double)(d->kernel[0] * d->kernel[1]);
     for (int64_t k = 0; k < d->h * d->w; k++)
@@ -206,15 +302,26 @@ static tp_status max_grad_ref(const tp_call *c)
     return run_planes(c, c->in[0].shape, c->attr, max_grad_plane_ref);
 }
 
+static tp_status avg_simd(const tp_call *c)
+{
+    return run_planes(c, c->in[0].shape, c->attr, avg_plane_f32);
+}
+
+static tp_status avg_grad_simd(const tp_call *c)
+{
+    const tp_pool_grad_attr *a = c->attr;
+    return run_planes(c, a->shape, &a->pool, avg_grad_plane_f32);
+}
+
 static tp_status avg_ref(const tp_call *c)
 {
-    return run_planes(c, c->in[0].shape, c->attr, avg_plane);
+    return run_planes(c, c->in[0].shape, c->attr, avg_plane_ref);
 }
 
 static tp_status avg_grad_ref(const tp_call *c)
 {
     const tp_pool_grad_attr *a = c->attr;
-    return run_planes(c, a->shape, &a->pool, avg_grad_plane);
+    return run_planes(c, a->shape, &a->pool, avg_grad_plane_ref);
 }
 
 /* ---- shapes and gradients ---- */
@@ -264,13 +371,13 @@ static void grad_avg_grad(tp_graph *g, const tp_node *n, const tp_val *dy, const
 /* ---- descriptors ---- */
 
 static const tp_pool_attr two = {{2, 2}, {0, 0}, {0, 0}}, three = {{3, 3}, {2, 2}, {1, 1}},
-                          mixed = {{3, 2}, {1, 2}, {1, 0}}, flat = {{3, 0}, {2, 0}, {1, 0}};
+                          mixed = {{3, 2}, {1, 2}, {1, 0}}, far = {{2, 5}, {3, 3}, {0, 2}},
+                          flat = {{3, 0}, {2, 0}, {1, 0}};
 #define CASES(name, flags)                                                                                   \
-    static const tp_case name[] = {{"1x1x2x2", -1.0, 1.0, 0, &two, 0, flags},                                \
-                                   {"2x3x8x6", -1.0, 1.0, 0, &two, 0, flags},                                \
-                                   {"2x3x9x7", -1.0, 1.0, 0, &three, 0, flags},                              \
-                                   {"2x5x7x8", -1.0, 1.0, 0, &mixed, 0, flags},                              \
-                                   {"3x4x17", -1.0, 1.0, 0, &flat, 0, flags}};
+    static const tp_case name[] = {                                                                          \
+        {"1x1x2x2", -1.0, 1.0, 0, &two, 0, flags},   {"2x3x8x6", -1.0, 1.0, 0, &two, 0, flags},              \
+        {"2x3x9x7", -1.0, 1.0, 0, &three, 0, flags}, {"2x5x7x8", -1.0, 1.0, 0, &mixed, 0, flags},            \
+        {"1x2x5x37", -1.0, 1.0, 0, &far, 0, flags},  {"3x4x17", -1.0, 1.0, 0, &flat, 0, flags}};
 CASES(cases_max, TP_CASE_DISTINCT)
 CASES(cases_avg, 0)
 static const tp_case cases_max_grad[] = {{"2x3x8x6,2x3x4x3,2x3x4x3", -1.0, 1.0, 0, &two, 0, TP_CASE_NO_GRAD},
@@ -285,6 +392,8 @@ static const tp_impl max_cpu = {"simd", tp_accept_f32, max_simd, NULL, 0};
 static const tp_impl max_cpu_ref = {"ref", tp_accept_float, max_ref, NULL, 0};
 static const tp_impl max_grad_cpu = {"simd", tp_accept_f32, max_grad_simd, NULL, 0};
 static const tp_impl max_grad_cpu_ref = {"ref", tp_accept_float, max_grad_ref, NULL, 0};
+static const tp_impl avg_cpu = {"simd", tp_accept_f32, avg_simd, NULL, 0};
+static const tp_impl avg_grad_cpu = {"simd", tp_accept_f32, avg_grad_simd, NULL, 0};
 static const tp_impl avg_cpu_ref = {"ref", tp_accept_float, avg_ref, NULL, 0};
 static const tp_impl avg_grad_cpu_ref = {"ref", tp_accept_float, avg_grad_ref, NULL, 0};
 
@@ -319,7 +428,7 @@ const tp_op tp_op_avg_pool = {.name = "avg_pool",
                               .infer = infer_pool,
                               .grad = grad_avg,
                               .cost = tp_cost_stream,
-                              .impls = {[TP_CPU] = TP_IMPLS(&avg_cpu_ref)},
+                              .impls = {[TP_CPU] = TP_IMPLS(&avg_cpu, &avg_cpu_ref)},
                               .cases = cases_avg,
                               .n_cases = TP_COUNT(cases_avg)};
 const tp_op tp_op_avg_pool_grad = {.name = "avg_pool_grad",
@@ -330,7 +439,7 @@ const tp_op tp_op_avg_pool_grad = {.name = "avg_pool_grad",
                                    .infer = infer_avg_grad,
                                    .grad = grad_avg_grad,
                                    .cost = tp_cost_stream,
-                                   .impls = {[TP_CPU] = TP_IMPLS(&avg_grad_cpu_ref)},
+                                   .impls = {[TP_CPU] = TP_IMPLS(&avg_grad_cpu, &avg_grad_cpu_ref)},
                                    .cases = cases_avg_grad,
                                    .n_cases = TP_COUNT(cases_avg_grad)};
 

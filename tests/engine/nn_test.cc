@@ -194,50 +194,51 @@ TEST(NnTest, NormsTheirGradientsAndRunningStatisticsMatchPyTorch)
 /* Rows of weight 0 must change neither the statistics nor the gradients of the others. */
 TEST(NnTest, BatchNormWithMaskedRowsIsBatchNormOfTheOthers)
 {
-    for (const Dims &tail : {Dims{5}, Dims{3, 4, 2}}) {
-        Results got[2];
-        size_t row = 0;
-        for (int padded = 0; padded < 2; padded++) {
-            Net n(TP_F32);
-            Dims d = {padded ? 6 : 4};
-            d.insert(d.end(), tail.begin(), tail.end());
-            row = length(tail);
-            std::vector<double> x = golden_fill(4 * row, 0, 2, 1), r = golden_fill(4 * row, 9);
-            if (padded) { /* in front and in the middle, and large enough to show */
-                x.insert(x.begin() + static_cast<int64_t>(2 * row), row, 50.0);
-                x.insert(x.begin(), row, -70.0);
-                r.insert(r.begin() + static_cast<int64_t>(2 * row), row, 0.0);
-                r.insert(r.begin(), row, 0.0);
+    for (tp_dtype dtype : both_dtypes)
+        for (const Dims &tail : {Dims{5}, Dims{3, 4, 2}}) {
+            Results got[2];
+            size_t row = 0;
+            for (int padded = 0; padded < 2; padded++) {
+                Net n(dtype);
+                Dims d = {padded ? 6 : 4};
+                d.insert(d.end(), tail.begin(), tail.end());
+                row = length(tail);
+                std::vector<double> x = golden_fill(4 * row, 0, 2, 1), r = golden_fill(4 * row, 9);
+                if (padded) { /* in front and in the middle, and large enough to show */
+                    x.insert(x.begin() + static_cast<int64_t>(2 * row), row, 50.0);
+                    x.insert(x.begin(), row, -70.0);
+                    r.insert(r.begin() + static_cast<int64_t>(2 * row), row, 0.0);
+                    r.insert(r.begin(), row, 0.0);
+                }
+                const Dims per = {tail[0]};
+                const tp_val vx = n.var(d, x), gamma = n.filled(per, 1), beta = n.filled(per, 2),
+                             mean = n.filled(per, 5), var = n.filled(per, 6, 1, 2);
+                const tp_val weight = padded ? n.var({6}, {0, 1, 1, 0, 1, 1}) : 0;
+                const tp_val y = tp_mul(
+                    n.g, tp_batch_norm(n.g, vx, gamma, beta, mean, var, weight, 1e-5, 0.1), n.var(d, r));
+                const tp_val f = tp_reduce_sum(n.g, tp_mul(n.g, y, y), 0, 0);
+                const tp_val wrt[] = {vx, gamma, beta};
+                tp_val grads[3];
+                tp_grad(n.g, f, 3, wrt, grads);
+                tp_plan *p = nullptr;
+                tp_output(n.g, y);
+                for (tp_val v : grads)
+                    tp_output(n.g, v);
+                ASSERT_EQ(tp_plan_new(&p, n.g, cpu_device(), nullptr), TP_OK) << tp_last_error();
+                ASSERT_EQ(tp_plan_run(p), TP_OK) << tp_last_error();
+                for (tp_val v : {y, grads[0], grads[1], grads[2], mean, var})
+                    got[padded].push_back(read_value(p, n.g, v));
+                tp_plan_free(p);
             }
-            const Dims per = {tail[0]};
-            const tp_val vx = n.var(d, x), gamma = n.filled(per, 1), beta = n.filled(per, 2),
-                         mean = n.filled(per, 5), var = n.filled(per, 6, 1, 2);
-            const tp_val weight = padded ? n.var({6}, {0, 1, 1, 0, 1, 1}) : 0;
-            const tp_val y =
-                tp_mul(n.g, tp_batch_norm(n.g, vx, gamma, beta, mean, var, weight, 1e-5, 0.1), n.var(d, r));
-            const tp_val f = tp_reduce_sum(n.g, tp_mul(n.g, y, y), 0, 0);
-            const tp_val wrt[] = {vx, gamma, beta};
-            tp_val grads[3];
-            tp_grad(n.g, f, 3, wrt, grads);
-            tp_plan *p = nullptr;
-            tp_output(n.g, y);
-            for (tp_val v : grads)
-                tp_output(n.g, v);
-            ASSERT_EQ(tp_plan_new(&p, n.g, cpu_device(), nullptr), TP_OK) << tp_last_error();
-            ASSERT_EQ(tp_plan_run(p), TP_OK) << tp_last_error();
-            for (tp_val v : {y, grads[0], grads[1], grads[2], mean, var})
-                got[padded].push_back(read_value(p, n.g, v));
-            tp_plan_free(p);
+            for (size_t k = 0; k < 2; k++) /* y and dx: take the padding out again */
+            {
+                auto &v = got[1][k];
+                v.erase(v.begin() + static_cast<int64_t>(3 * row), v.begin() + static_cast<int64_t>(4 * row));
+                v.erase(v.begin(), v.begin() + static_cast<int64_t>(row));
+            }
+            for (size_t k = 0; k < got[0].size(); k++)
+                expect_near(got[1][k], got[0][k], 2e-6, "result " + std::to_string(k));
         }
-        for (size_t k = 0; k < 2; k++) /* y and dx: take the padding out again */
-        {
-            auto &v = got[1][k];
-            v.erase(v.begin() + static_cast<int64_t>(3 * row), v.begin() + static_cast<int64_t>(4 * row));
-            v.erase(v.begin(), v.begin() + static_cast<int64_t>(row));
-        }
-        for (size_t k = 0; k < got[0].size(); k++)
-            expect_near(got[1][k], got[0][k], 2e-6, "result " + std::to_string(k));
-    }
 }
 
 TEST(NnTest, BatchNormOfOneElementOrNoneKeepsItsRunningStatisticsFinite)
@@ -324,6 +325,31 @@ TEST(NnTest, ConvolutionGradientsAreItsAdjoints)
             EXPECT_NEAR(got[2][0], got[0][0], slack);
             EXPECT_GT(std::fabs(got[0][0]), 10 * slack);
         }
+}
+
+/* A fused activation must not hide a NaN: the checks for divergence look at what comes out in the end. */
+TEST(NnTest, FusedActivationsPassNanOnInEveryImplementation)
+{
+    const double nan = std::numeric_limits<double>::quiet_NaN();
+    for (const tp_op *op : {&tp_op_gemm, &tp_op_conv})
+        for (const tp_impl *const *impl = op->impls[TP_CPU]; *impl != nullptr; impl++)
+            for (tp_activation act : {TP_ACT_NONE, TP_ACT_RELU, TP_ACT_TANH, TP_ACT_SIGMOID}) {
+                Net n(TP_F32);
+                std::vector<double> x = golden_fill(2 * 16, 0), w = golden_fill(9 * 16, 1);
+                x[3] = nan;
+                const tp_val y =
+                    op == &tp_op_gemm
+                        ? tp_gemm(n.g, n.var({2, 16}, x), n.var({9, 16}, w), n.filled({9}, 2), {0, 1, act})
+                        : tp_conv(n.g, n.var({2, 16, 1, 1}, x), n.var({9, 16, 1, 1}, w), n.filled({9}, 2),
+                                  {{1, 1}, {0, 0}, {1, 1}, 1, act});
+                tp_plan_opts opts = TP_PLAN_OPTS_INIT;
+                opts.force_op = op->name;
+                opts.force_impl = (*impl)->name;
+                const auto got = n.run(y, {}, {}, &opts)[0];
+                for (size_t i = 0; i < got.size(); i++)
+                    EXPECT_EQ(std::isnan(got[i]), i < 9)
+                        << op->name << " " << (*impl)->name << " activation " << act << " element " << i;
+            }
 }
 
 TEST(NnTest, MaxPoolGivesTiesToTheFirstAndPassesNanOn)

@@ -1,0 +1,60 @@
+/* norm.h - what the references and the fast loops of the norms share. */
+#ifndef TP_KERNELS_NORM_H
+#define TP_KERNELS_NORM_H
+#include "kernels/op.h"
+
+/* x seen as (n, c, s): samples, channels, elements of a channel. For layer norm: (rows, D, 1), one group. */
+typedef struct norm_dims {
+    int64_t n, c, s, groups;
+} norm_dims;
+
+static inline norm_dims tp_norm_dims(tp_shape x, int last, int64_t groups)
+{
+    norm_dims d = {1, 1, 1, groups > 0 ? groups : 1};
+    if (last) {
+        d.c = x.d[x.nd - 1];
+        for (int i = 0; i < x.nd - 1; i++)
+            d.n *= x.d[i];
+        return d;
+    }
+    d.n = x.d[0];
+    d.c = x.d[1];
+    for (int i = 2; i < x.nd; i++)
+        d.s *= x.d[i];
+    return d;
+}
+
+/* Inputs of batch_norm, batch_norm_grad, batch_norm_eval, and of the layer and group norms. */
+enum { BN_X, BN_GAMMA, BN_BETA, BN_MEAN, BN_VAR, BN_WEIGHT };
+enum { BG_X, BG_GAMMA, BG_MEAN, BG_RSTD, BG_DY, BG_WEIGHT };
+enum { SN_X, SN_GAMMA, SN_BETA };
+enum { SG_X, SG_GAMMA, SG_MEAN, SG_RSTD, SG_DY };
+
+/* 1 if row n takes part in the statistics: no weights, or a weight that is not 0. */
+static inline int tp_norm_counts(const tp_call *c, int weight, int64_t n)
+{
+    return c->n_in <= weight || c->in[weight].dtype == TP_DTYPE_NONE || tp_get(&c->in[weight], n) != 0.0;
+}
+
+/* running = (1 - momentum) running + momentum batch for channel ch, the variance unbiased (as PyTorch). */
+static inline void tp_norm_running(const tp_call *c, int64_t ch, double count, double mean, double squares)
+{
+    const double m = ((const tp_norm_attr *)c->attr)->momentum;
+
+    if (count <= 0.0)
+        return;
+    const double var = squares / (count > 1.0 ? count - 1.0 : count);
+    tp_set(&c->in[BN_MEAN], ch, (1.0 - m) * tp_get(&c->in[BN_MEAN], ch) + m * mean);
+    tp_set(&c->in[BN_VAR], ch, (1.0 - m) * tp_get(&c->in[BN_VAR], ch) + m * var);
+}
+
+/* float32, any number of threads. */
+tp_status tp_batch_norm_simd(const tp_call *c);
+tp_status tp_batch_norm_grad_simd(const tp_call *c);
+tp_status tp_batch_norm_eval_simd(const tp_call *c);
+tp_status tp_layer_norm_simd(const tp_call *c);
+tp_status tp_layer_norm_grad_simd(const tp_call *c);
+tp_status tp_group_norm_simd(const tp_call *c);
+tp_status tp_group_norm_grad_simd(const tp_call *c);
+
+#endif
