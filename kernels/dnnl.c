@@ -50,29 +50,11 @@ tp_status tp_dnnl_md(dnnl_memory_desc_t *md, tp_shape shape, int trans)
     return TP_OK;
 }
 
-static tp_status add_activation(dnnl_primitive_attr_t attr, tp_activation act)
-{
-    static const dnnl_alg_kind_t alg[] = {[TP_ACT_RELU] = dnnl_eltwise_relu,
-                                          [TP_ACT_TANH] = dnnl_eltwise_tanh,
-                                          [TP_ACT_SIGMOID] = dnnl_eltwise_logistic};
-    dnnl_post_ops_t ops = NULL;
-
-    TP_DNNL(dnnl_post_ops_create(&ops));
-    dnnl_status_t st = dnnl_post_ops_append_eltwise(ops, 1.0f, alg[act], 0.0f, 0.0f);
-    if (st == dnnl_success)
-        st = dnnl_primitive_attr_set_post_ops(attr, ops);
-    dnnl_post_ops_destroy(ops);
-    TP_DNNL(st);
-    return TP_OK;
-}
-
-tp_status tp_dnnl_attr(dnnl_primitive_attr_t *out, tp_activation act)
+tp_status tp_dnnl_attr(dnnl_primitive_attr_t *out)
 {
     TP_DNNL(dnnl_primitive_attr_create(out));
-    tp_status st = tp_dnnl_check(dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user),
-                                 "scratchpad mode");
-    if (st == TP_OK && act != TP_ACT_NONE)
-        st = add_activation(*out, act);
+    const tp_status st = tp_dnnl_check(
+        dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user), "scratchpad mode");
     if (st != TP_OK)
         dnnl_primitive_attr_destroy(*out);
     return st;

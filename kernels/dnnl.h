@@ -22,9 +22,8 @@ tp_status tp_dnnl_engine(dnnl_engine_t *out);
 /* Dense row-major float32, with the last two dimensions swapped in memory if trans. */
 tp_status tp_dnnl_md(dnnl_memory_desc_t *md, tp_shape shape, int trans);
 
-/* Attributes with the scratchpad in our hands and, where act asks for one, an activation after the op.
- * Destroy with dnnl_primitive_attr_destroy. */
-tp_status tp_dnnl_attr(dnnl_primitive_attr_t *out, tp_activation act);
+/* Attributes with the scratchpad in our hands. Destroy with dnnl_primitive_attr_destroy. */
+tp_status tp_dnnl_attr(dnnl_primitive_attr_t *out);
 
 /* Makes a primitive of op_desc. Adds its scratchpad's bytes to *scratch. The caller destroys *pd. */
 tp_status tp_dnnl_primitive(tp_dnnl *p, const void *op_desc, dnnl_primitive_attr_t attr,

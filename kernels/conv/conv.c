@@ -208,7 +208,6 @@ typedef struct conv_spec {
     dnnl_memory_desc_t x, w, b, y, lib_x, lib_w, lib_y;
     dnnl_dims_t stride, dilation, pad;
     int has_bias;
-    tp_activation act;
 } conv_spec;
 
 static tp_status spec_init(conv_spec *s, tp_shape x, tp_shape w, tp_shape y, const tp_tensor *bias,
@@ -232,7 +231,6 @@ static tp_status spec_init(conv_spec *s, tp_shape x, tp_shape w, tp_shape y, con
         s->dilation[i] = a.dilation[i] - 1; /* oneDNN counts the gaps */
         s->pad[i] = a.pad[i];
     }
-    s->act = a.act;
     return TP_OK;
 }
 
@@ -267,7 +265,7 @@ static tp_status add_operand(conv_state *s, const dnnl_memory_desc_t *plain, con
     s->pad_offset[1 + at] = *scratch;
     const dnnl_memory_desc_t *src = is_output ? want : plain, *dst = is_output ? plain : want;
     dnnl_primitive_attr_t attr = NULL;
-    TP_TRY(tp_dnnl_attr(&attr, TP_ACT_NONE));
+    TP_TRY(tp_dnnl_attr(&attr));
     const dnnl_status_t made = dnnl_reorder_primitive_desc_create(&pd, src, e, dst, e, attr);
     dnnl_primitive_attr_destroy(attr);
     TP_DNNL(made);
@@ -313,11 +311,11 @@ static tp_status run_state(const tp_call *c, void *bias)
 }
 
 static tp_status make_primitive(conv_state *s, const void *desc, dnnl_primitive_desc_t hint,
-                                tp_activation act, dnnl_primitive_desc_t *pd, size_t *scratch)
+                                dnnl_primitive_desc_t *pd, size_t *scratch)
 {
     dnnl_primitive_attr_t attr = NULL;
 
-    TP_TRY(tp_dnnl_attr(&attr, act));
+    TP_TRY(tp_dnnl_attr(&attr));
     s->pad_offset[0] = *scratch;
     const tp_status st = tp_dnnl_primitive(&s->conv, desc, attr, hint, pd, scratch);
     dnnl_primitive_attr_destroy(attr);
@@ -335,7 +333,7 @@ static tp_status create_forward(conv_state *s, const conv_spec *spec, dnnl_primi
     dnnl_convolution_desc_t desc;
 
     TP_TRY(forward_desc(spec, &desc));
-    TP_TRY(make_primitive(s, &desc, NULL, spec->act, pd, scratch));
+    TP_TRY(make_primitive(s, &desc, NULL, pd, scratch));
     TP_TRY(add_operand(s, &spec->x, query(*pd, dnnl_query_src_md), DNNL_ARG_SRC, 0, scratch));
     TP_TRY(add_operand(s, &spec->w, query(*pd, dnnl_query_weights_md), DNNL_ARG_WEIGHTS, 0, scratch));
     TP_TRY(add_operand(s, &spec->y, query(*pd, dnnl_query_dst_md), DNNL_ARG_DST, 1, scratch));
@@ -364,7 +362,7 @@ static tp_status create_input_grad(conv_state *s, const conv_spec *spec, dnnl_pr
     TP_DNNL(dnnl_dilated_convolution_backward_data_desc_init(&desc, dnnl_convolution_direct, &spec->lib_x,
                                                              &spec->lib_w, &spec->lib_y, spec->stride,
                                                              spec->dilation, spec->pad, spec->pad));
-    TP_TRY(make_primitive(s, &desc, hint, TP_ACT_NONE, pd, scratch));
+    TP_TRY(make_primitive(s, &desc, hint, pd, scratch));
     TP_TRY(add_operand(s, &spec->w, query(*pd, dnnl_query_weights_md), DNNL_ARG_WEIGHTS, 0, scratch));
     TP_TRY(add_operand(s, &spec->y, query(*pd, dnnl_query_diff_dst_md), DNNL_ARG_DIFF_DST, 0, scratch));
     return add_operand(s, &spec->x, query(*pd, dnnl_query_diff_src_md), DNNL_ARG_DIFF_SRC, 1, scratch);
@@ -378,7 +376,7 @@ static tp_status create_weight_grad(conv_state *s, const conv_spec *spec, dnnl_p
     TP_DNNL(dnnl_dilated_convolution_backward_weights_desc_init(
         &desc, dnnl_convolution_direct, &spec->lib_x, &spec->lib_w, NULL, &spec->lib_y, spec->stride,
         spec->dilation, spec->pad, spec->pad));
-    TP_TRY(make_primitive(s, &desc, hint, TP_ACT_NONE, pd, scratch));
+    TP_TRY(make_primitive(s, &desc, hint, pd, scratch));
     TP_TRY(add_operand(s, &spec->x, query(*pd, dnnl_query_src_md), DNNL_ARG_SRC, 0, scratch));
     TP_TRY(add_operand(s, &spec->y, query(*pd, dnnl_query_diff_dst_md), DNNL_ARG_DIFF_DST, 0, scratch));
     return add_operand(s, &spec->w, query(*pd, dnnl_query_diff_weights_md), DNNL_ARG_DIFF_WEIGHTS, 1,
@@ -447,7 +445,9 @@ static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
 
 static tp_status forward_run(const tp_call *c)
 {
-    return run_state(c, c->n_in > 2 ? c->in[2].data : NULL);
+    TP_TRY(run_state(c, c->n_in > 2 ? c->in[2].data : NULL));
+    tp_activate_all(tp_out_f32(c, 0), tp_len(&c->out[0]), ((const tp_conv_attr *)c->attr)->act);
+    return TP_OK;
 }
 
 static tp_status grad_run(const tp_call *c)

@@ -6,8 +6,6 @@
 #include "kernels/dnnl.h"
 #include "kernels/elementwise/broadcast.h"
 #include "kernels/linear/activation.h"
-#include "kernels/math.h"
-#include <math.h>
 #include <string.h>
 
 /* ---- shapes: (batch..., M, K) x (batch..., K, N) ---- */
@@ -67,6 +65,7 @@ static tp_status infer_gemm(tp_infer *x)
 typedef struct linear_state {
     tp_dnnl p;
     int has_bias;
+    tp_activation act;
 } linear_state;
 
 static void linear_release(void *state)
@@ -85,8 +84,7 @@ static tp_shape lead(tp_shape s, int nd)
     return out;
 }
 
-static tp_status linear_create(linear_state *s, const tp_call *c, int trans_a, int trans_b, tp_activation act,
-                               size_t *scratch)
+static tp_status linear_create(linear_state *s, const tp_call *c, int trans_a, int trans_b, size_t *scratch)
 {
     const int nd = c->out[0].shape.nd;
     dnnl_memory_desc_t a, b, bias, y;
@@ -100,7 +98,7 @@ static tp_status linear_create(linear_state *s, const tp_call *c, int trans_a, i
     if (s->has_bias)
         TP_TRY(tp_dnnl_md(&bias, lead(c->in[2].shape, nd), 0));
     TP_DNNL(dnnl_matmul_desc_init(&desc, &a, &b, s->has_bias ? &bias : NULL, &y));
-    TP_TRY(tp_dnnl_attr(&attr, act));
+    TP_TRY(tp_dnnl_attr(&attr));
     tp_status st = tp_dnnl_primitive(&s->p, &desc, attr, NULL, &pd, scratch);
     dnnl_primitive_attr_destroy(attr);
     if (pd != NULL)
@@ -120,7 +118,8 @@ static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int tr
     TP_CHECK(tp_len(&c->in[0]) > 0 && tp_len(&c->in[1]) > 0, TP_EUNSUP, "an input is empty");
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "oneDNN matmul"));
     s->has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
-    const tp_status st = linear_create(s, c, trans_a, trans_b, act, scratch);
+    s->act = act;
+    const tp_status st = linear_create(s, c, trans_a, trans_b, scratch);
     if (st != TP_OK) {
         linear_release(s);
         return st;
@@ -139,7 +138,9 @@ static tp_status linear_run(const tp_call *c)
     TP_TRY(tp_dnnl_bind(&s->p, 3, c->out[0].data));
     if (s->has_bias)
         TP_TRY(tp_dnnl_bind(&s->p, 4, c->in[2].data));
-    return tp_dnnl_run(&s->p);
+    TP_TRY(tp_dnnl_run(&s->p));
+    tp_activate_all(tp_out_f32(c, 0), tp_len(&c->out[0]), s->act);
+    return TP_OK;
 }
 
 static tp_status matmul_prepare(tp_call *c, size_t *scratch)
@@ -204,19 +205,10 @@ TP_SIMD static void tile(float sum[TILE_ROWS][TILE_COLS], const float *const row
     memcpy(sum, s, sizeof(s));
 }
 
-TP_SIMD static void finish(float *y, const float *sum, const float *bias, int64_t n, tp_activation act)
+TP_SIMD static void finish(float *y, const float *sum, const float *bias, int64_t n)
 {
     for (int64_t j = 0; j < n; j++)
         y[j] = sum[j] + (bias != NULL ? bias[j] : 0.0f);
-    if (act == TP_ACT_RELU)
-        for (int64_t j = 0; j < n; j++)
-            y[j] = y[j] > 0.0f ? y[j] : 0.0f;
-    else if (act == TP_ACT_TANH)
-        for (int64_t j = 0; j < n; j++)
-            y[j] = tp_tanhf(y[j]);
-    else if (act == TP_ACT_SIGMOID)
-        for (int64_t j = 0; j < n; j++)
-            y[j] = tp_sigmoidf(y[j]);
 }
 
 /* Bands of TILE_ROWS rows. */
@@ -234,9 +226,11 @@ static void product_bands(void *ctx, int64_t begin, int64_t end)
             for (int64_t r = 0; r < TILE_ROWS; r++)
                 row[r] = p->a + (i + (r < height ? r : height - 1)) * p->row_step;
             tile(sum, row, p->k_step, p->panels + at * p->depth, p->depth);
-            for (int64_t r = 0; r < height; r++)
-                finish(p->y + (i + r) * p->cols + at, sum[r], p->bias != NULL ? p->bias + at : NULL, width,
-                       p->act);
+            for (int64_t r = 0; r < height; r++) {
+                float *y = p->y + (i + r) * p->cols + at;
+                finish(y, sum[r], p->bias != NULL ? p->bias + at : NULL, width);
+                tp_activate_run(y, width, p->act);
+            }
         }
 }
 
@@ -301,20 +295,6 @@ static tp_status gemm_simd(const tp_call *c)
 
 /* ---- reference ---- */
 
-double tp_activate(double v, tp_activation act)
-{
-    switch (act) {
-    case TP_ACT_RELU:
-        return v > 0.0 ? v : 0.0;
-    case TP_ACT_TANH:
-        return tanh(v);
-    case TP_ACT_SIGMOID:
-        return v > 0.0 ? 1.0 / (1.0 + exp(-v)) : exp(v) / (1.0 + exp(v));
-    default:
-        return v;
-    }
-}
-
 static tp_status ref_run(const tp_call *c, int trans_a, int trans_b, tp_activation act)
 {
     const tp_shape sa = c->in[0].shape, sb = c->in[1].shape, so = c->out[0].shape;
@@ -367,27 +347,6 @@ static void grad_matmul(tp_graph *g, const tp_node *n, const tp_val *dy, const u
 {
     const tp_matmul_attr *attr = n->attr;
     matrix_grads(g, n, attr->trans_a, attr->trans_b, dy[0], need, dx);
-}
-
-tp_status tp_activation_check(tp_activation act)
-{
-    TP_CHECK((int)act >= TP_ACT_NONE && (int)act <= TP_ACT_SIGMOID, TP_ESHAPE, "activation %d, want %d to %d",
-             (int)act, TP_ACT_NONE, TP_ACT_SIGMOID);
-    return TP_OK;
-}
-
-tp_val tp_activation_grad(tp_graph *g, tp_val y, tp_val dy, tp_activation act)
-{
-    switch (act) {
-    case TP_ACT_RELU:
-        return tp_relu_grad(g, y, dy);
-    case TP_ACT_TANH:
-        return tp_tanh_grad(g, y, dy);
-    case TP_ACT_SIGMOID:
-        return tp_sigmoid_grad(g, y, dy);
-    default:
-        return dy;
-    }
 }
 
 static void grad_gemm(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
