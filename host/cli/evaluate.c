@@ -161,8 +161,8 @@ int cli_help(const cli_args *a)
     for (const cli_command *c = cli_commands; c->name != NULL; c++)
         if (a->n_words < 2 || strcmp(a->words[1], c->name) == 0)
             printf("  temper %s %s\n      %s\n", c->name, c->usage, c->help);
-    printf(
-        "\noptions: --data FILE  --out PATH  --device auto|cpu|cuda[:N]  --set KEY=VALUE  --json  --quiet\n"
-        "topics: recipe\n");
+    printf("\noptions: --data FILE  --out PATH  --device auto|cpu|cuda[:N]  --set KEY=VALUE  --json  "
+           "--quiet\n         train: --resume  --dump-plan\n"
+           "topics: recipe\n");
     return 0;
 }

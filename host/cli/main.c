@@ -68,17 +68,25 @@ enum {
     OPT_TO,
     OPT_GROUP,
     OPT_METRIC,
+    OPT_DUMP_PLAN,
     OPT_HELP
 };
 
-static const struct option options[] = {
-    {"data", required_argument, NULL, OPT_DATA},     {"out", required_argument, NULL, OPT_OUT},
-    {"device", required_argument, NULL, OPT_DEVICE}, {"set", required_argument, NULL, OPT_SET},
-    {"json", no_argument, NULL, OPT_JSON},           {"quiet", no_argument, NULL, OPT_QUIET},
-    {"resume", no_argument, NULL, OPT_RESUME},       {"time", required_argument, NULL, OPT_TIME},
-    {"from", required_argument, NULL, OPT_FROM},     {"to", required_argument, NULL, OPT_TO},
-    {"group", required_argument, NULL, OPT_GROUP},   {"metric", required_argument, NULL, OPT_METRIC},
-    {"help", no_argument, NULL, OPT_HELP},           {NULL, 0, NULL, 0}};
+static const struct option options[] = {{"data", required_argument, NULL, OPT_DATA},
+                                        {"out", required_argument, NULL, OPT_OUT},
+                                        {"device", required_argument, NULL, OPT_DEVICE},
+                                        {"set", required_argument, NULL, OPT_SET},
+                                        {"json", no_argument, NULL, OPT_JSON},
+                                        {"quiet", no_argument, NULL, OPT_QUIET},
+                                        {"resume", no_argument, NULL, OPT_RESUME},
+                                        {"time", required_argument, NULL, OPT_TIME},
+                                        {"from", required_argument, NULL, OPT_FROM},
+                                        {"to", required_argument, NULL, OPT_TO},
+                                        {"group", required_argument, NULL, OPT_GROUP},
+                                        {"metric", required_argument, NULL, OPT_METRIC},
+                                        {"dump-plan", no_argument, NULL, OPT_DUMP_PLAN},
+                                        {"help", no_argument, NULL, OPT_HELP},
+                                        {NULL, 0, NULL, 0}};
 
 /* 0, or the exit code; *help is set by --help. */
 static int parse(int argc, char **argv, cli_args *a, int *help)
@@ -125,6 +133,9 @@ static int parse(int argc, char **argv, cli_args *a, int *help)
             if (a->n_metrics == TP_RECIPE_METRICS)
                 return cli_usage("more than %d --metric", TP_RECIPE_METRICS);
             a->metrics[a->n_metrics++] = optarg;
+            break;
+        case OPT_DUMP_PLAN:
+            a->dump_plan = 1;
             break;
         case OPT_HELP:
             *help = 1;

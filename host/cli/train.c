@@ -96,6 +96,7 @@ int cli_train(const cli_args *a)
     tp_run_opts o = TP_RUN_OPTS_INIT;
     tp_run_result *result = calloc(1, sizeof(*result));
     tp_recipe *recipe = calloc(1, sizeof(*recipe));
+    char *plan = NULL;
     const struct sigaction act = {.sa_handler = on_signal};
 
     if (a->n_words != 2)
@@ -113,8 +114,12 @@ int cli_train(const cli_args *a)
         o.stop = &stop_asked;
         o.report = on_report;
         o.user = (void *)(uintptr_t)a;
+        o.plan_text = a->dump_plan ? &plan : NULL;
         st = tp_run_train(recipe, &o, result);
     }
+    if (plan != NULL)
+        fputs(plan, a->json ? stderr : stdout);
+    free(plan);
     if (st == TP_OK && a->json)
         print_json(a, result);
     else if (st == TP_OK)

@@ -225,6 +225,7 @@ static tp_status make_trainer(run *u)
     o.batch = r->train.batch;
     o.accumulate = r->train.accumulate;
     o.seed = (uint64_t)r->train.seed;
+    o.timed = u->o->plan_text != NULL;
     return tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &o);
 }
 
@@ -817,6 +818,8 @@ static tp_status carry_out(run *u)
     u->result->steps = first;
     if (!u->result->already_done)
         TP_TRY(train(u, first));
+    if (u->o->plan_text != NULL)
+        TP_TRY(tp_trainer_plan_text(u->trainer, u->o->plan_text));
     return finish(u);
 }
 

@@ -435,7 +435,9 @@ static tp_status build_step(tp_trainer *t, build *b, gradients *sum, update *u, 
     t->loss_value = tp_output(b->g, loss);
     TP_TRY(tp_graph_status(b->g));
     TP_TRY(apply(b, sum, loss, u));
-    return tp_plan_new(&t->plan, b->g, t->dev, NULL);
+    tp_plan_opts opts = TP_PLAN_OPTS_INIT;
+    opts.timed = t->opts.timed;
+    return tp_plan_new(&t->plan, b->g, t->dev, &opts);
 }
 
 static tp_status make_step(tp_trainer *t)
@@ -713,5 +715,6 @@ const tp_state_tensor *tp_trainer_state(const tp_trainer *t, int i)
 
 tp_status tp_trainer_plan_text(const tp_trainer *t, char **out)
 {
+    TP_CHECK(t->plan != NULL, TP_EINVAL, "data: there is no training part, so no step was compiled");
     return tp_plan_text(t->plan, out);
 }

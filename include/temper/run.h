@@ -35,10 +35,12 @@ typedef struct tp_run_opts {
         *stop; /* polled after every step: not 0 saves and ends with TP_ESTOPPED; may be NULL */
     void (*report)(void *user, const tp_run_report *r);
     void *user;
+    char **plan_text; /* NULL, or where to leave the compiled step with the time of each node: free with
+                         tp_text_free */
 } tp_run_opts;
 #define TP_RUN_OPTS_INIT                                                                                     \
     {                                                                                                        \
-        sizeof(tp_run_opts), NULL, NULL, "auto", 0, NULL, NULL, NULL                                         \
+        sizeof(tp_run_opts), NULL, NULL, "auto", 0, NULL, NULL, NULL, NULL                                         \
     }
 
 typedef struct tp_run_result {

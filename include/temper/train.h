@@ -34,11 +34,12 @@ typedef struct tp_train_opts {
     int64_t batch;      /* samples of one step */
     int64_t accumulate; /* micro-batches a step is made of; divides batch */
     uint64_t seed;      /* order of samples, augmentation, dropout */
+    int timed;          /* measure each node; tp_trainer_plan_text then shows it */
 } tp_train_opts;
 #define TP_TRAIN_OPTS_INIT                                                                                   \
     {                                                                                                        \
         sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0}, 0.01, 0,  \
-            0.0, 0.0, 64, 1, 0                                                                               \
+            0.0, 0.0, 64, 1, 0, 0                                                                               \
     }
 
 typedef struct tp_trainer tp_trainer;

@@ -2,6 +2,7 @@
 #ifndef TP_KERNELS_NORM_H
 #define TP_KERNELS_NORM_H
 #include "kernels/op.h"
+#include <math.h>
 
 /* x seen as (n, c, s): samples, channels, elements of a channel. For layer norm: (rows, D, 1), one group. */
 typedef struct norm_dims {
@@ -36,12 +37,14 @@ static inline int tp_norm_counts(const tp_call *c, int weight, int64_t n)
     return c->n_in <= weight || c->in[weight].dtype == TP_DTYPE_NONE || tp_get(&c->in[weight], n) != 0.0;
 }
 
-/* running = (1 - momentum) running + momentum batch for channel ch, the variance unbiased (as PyTorch). */
+/* running = (1 - momentum) running + momentum batch for channel ch, the variance unbiased (as PyTorch).
+ * Statistics that are not finite are left out: a step that diverged is not applied, and must not spoil the
+ * running ones for the steps after it. */
 static inline void tp_norm_running(const tp_call *c, int64_t ch, double count, double mean, double squares)
 {
     const double m = ((const tp_norm_attr *)c->attr)->momentum;
 
-    if (count <= 0.0)
+    if (count <= 0.0 || !isfinite(mean) || !isfinite(squares))
         return;
     const double var = squares / (count > 1.0 ? count - 1.0 : count);
     tp_set(&c->in[BN_MEAN], ch, (1.0 - m) * tp_get(&c->in[BN_MEAN], ch) + m * mean);

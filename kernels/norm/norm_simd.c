@@ -36,6 +36,11 @@ static double lanes_total(double *lane)
     return lane[0];
 }
 
+static double rest(double mean)
+{
+    return mean - (double)(float)mean;
+}
+
 /* ---- along a run of elements ---- */
 
 /* sum (x - shift) and sum (x - shift)^2 */
@@ -98,7 +103,8 @@ TP_SIMD static void run_dots_scaled(const float *x, const float *dy, const float
     *dot += lanes_total(b);
 }
 
-/* y = (x - mean) scale + shift: the subtraction first, so that a large mean costs no digits. */
+/* y = (x - mean) scale + shift: the subtraction first, so that a large mean costs no digits. What rounding
+ * the mean to float32 lost (see rest) goes into shift, or is subtracted after it. */
 TP_SIMD static void run_affine(float *y, const float *x, int64_t n, float mean, float scale, float shift)
 {
     for (int64_t i = 0; i < n; i++)
@@ -106,10 +112,10 @@ TP_SIMD static void run_affine(float *y, const float *x, int64_t n, float mean, 
 }
 
 TP_SIMD static void run_affine_each(float *y, const float *x, const float *gamma, const float *beta,
-                                    int64_t n, float mean, float rstd)
+                                    int64_t n, float mean, float lost, float rstd)
 {
     for (int64_t i = 0; i < n; i++)
-        y[i] = (x[i] - mean) * rstd * gamma[i] + beta[i];
+        y[i] = (x[i] - mean - lost) * rstd * gamma[i] + beta[i];
 }
 
 /* dx = a dy + b (x - mean) + shift */
@@ -215,10 +221,11 @@ static void batch_norm_channels(void *ctx, int64_t begin, int64_t end)
             if (tp_norm_counts(c, BN_WEIGHT, n))
                 run_sums(x + (n * d.c + ch) * d.s, d.s, mean, &unused, &squares);
         const double rstd = finish_channel(c, ch, count, mean, squares);
-        const float scale = (float)(rstd * (double)tp_in_f32(c, BN_GAMMA)[ch]);
+        const double scale = rstd * (double)tp_in_f32(c, BN_GAMMA)[ch];
+        const float shift = (float)((double)tp_in_f32(c, BN_BETA)[ch] - rest(mean) * scale);
         for (int64_t n = 0; n < d.n; n++)
             run_affine(tp_out_f32(c, 0) + (n * d.c + ch) * d.s, x + (n * d.c + ch) * d.s, d.s, (float)mean,
-                       scale, tp_in_f32(c, BN_BETA)[ch]);
+                       (float)scale, shift);
     }
 }
 
@@ -233,7 +240,7 @@ static void batch_norm_blocks(void *ctx, int64_t begin, int64_t end)
         const int64_t width = d.c - at < BLOCK ? d.c - at : BLOCK;
         const float *x = tp_in_f32(c, BN_X) + at;
         double count = 0.0, mean[BLOCK] = {0}, squares[BLOCK] = {0};
-        float scale[BLOCK];
+        float scale[BLOCK], shift[BLOCK];
         for (int64_t n = 0; n < d.n; n++)
             if (tp_norm_counts(c, BN_WEIGHT, n)) {
                 count += 1.0;
@@ -244,12 +251,15 @@ static void batch_norm_blocks(void *ctx, int64_t begin, int64_t end)
         for (int64_t n = 0; n < d.n; n++)
             if (tp_norm_counts(c, BN_WEIGHT, n))
                 add_row_squares(squares, x + n * d.c, mean, width);
-        for (int64_t k = 0; k < width; k++)
-            scale[k] = (float)(finish_channel(c, at + k, count, mean[k], squares[k]) *
-                               (double)tp_in_f32(c, BN_GAMMA)[at + k]);
+        for (int64_t k = 0; k < width; k++) {
+            const double rstd = finish_channel(c, at + k, count, mean[k], squares[k]);
+            const double by = rstd * (double)tp_in_f32(c, BN_GAMMA)[at + k];
+            scale[k] = (float)by;
+            shift[k] = (float)((double)tp_in_f32(c, BN_BETA)[at + k] - rest(mean[k]) * by);
+        }
         for (int64_t n = 0; n < d.n; n++)
-            row_affine(tp_out_f32(c, 0) + n * d.c + at, x + n * d.c, tp_out_f32(c, 1) + at, scale,
-                       tp_in_f32(c, BN_BETA) + at, width);
+            row_affine(tp_out_f32(c, 0) + n * d.c + at, x + n * d.c, tp_out_f32(c, 1) + at, scale, shift,
+                       width);
     }
 }
 
@@ -404,10 +414,13 @@ static void set_norm_sets(void *ctx, int64_t begin, int64_t end)
         run_sums(x, len, mean, &unused, &squares);
         const double rstd = 1.0 / sqrt(squares / (double)len + a->epsilon);
         if (s == 1)
-            run_affine_each(y, x, gamma, beta, len, (float)mean, (float)rstd);
+            run_affine_each(y, x, gamma, beta, len, (float)mean, (float)rest(mean), (float)rstd);
         else
-            for (int64_t k = 0; k < per; k++)
-                run_affine(y + k * s, x + k * s, s, (float)mean, (float)(rstd * (double)gamma[k]), beta[k]);
+            for (int64_t k = 0; k < per; k++) {
+                const double scale = rstd * (double)gamma[k];
+                run_affine(y + k * s, x + k * s, s, (float)mean, (float)scale,
+                           (float)((double)beta[k] - rest(mean) * scale));
+            }
         tp_out_f32(c, 1)[set] = (float)mean;
         tp_out_f32(c, 2)[set] = (float)rstd;
     }

@@ -76,7 +76,7 @@ TABLES = [
         conv("depthwise", [2, 3, 6, 5], [3, 1, 3, 3], True, [2, 1], [1, 1], [1, 1], 3, "NONE"),
         conv("depthwise_multiplier", [1, 3, 5, 5], [6, 1, 2, 2], False, [1, 1], [0, 0], [1, 1], 3, "NONE"),
         conv("pointwise", [2, 5, 3, 4], [7, 5, 1, 1], True, [1, 1], [0, 0], [1, 1], 1, "RELU"),
-        conv("wide", [1, 17, 5, 4], [19, 17, 3, 3], True, [1, 1], [1, 1], [1, 1], 1, "RELU"),
+        conv("wide", [1, 9, 5, 4], [10, 9, 3, 3], True, [1, 1], [1, 1], [1, 1], 1, "RELU"),
         conv("line", [2, 3, 11], [4, 3, 3], True, [2], [2], [2], 1, "RELU"),
         conv("line_depthwise", [2, 4, 9], [4, 1, 5], True, [1], [2], [1], 4, "NONE"),
     ]),
