@@ -7,9 +7,9 @@
 
 /* Options every command takes, and those that some do. */
 typedef struct cli_args {
-    const char *data, *out, *device, *time, *group;
+    const char *data, *out, *device, *time, *group, *weight, *slice;
     double from, to;
-    int json, quiet, resume, dump_plan;
+    int json, quiet, resume, dump_plan, by_class;
     int n_sets, n_metrics, n_words;
     const char *sets[256], *metrics[TP_RECIPE_METRICS], *words[16];
 } cli_args;

@@ -17,23 +17,91 @@ static tp_evaluate_opts options_of(const cli_args *a)
     o.to = a->to;
     o.n_metrics = a->n_metrics;
     o.metrics = a->metrics;
+    o.weight = a->weight;
+    o.slice = a->slice;
+    o.by_class = a->by_class;
     return o;
 }
 
-static void print_scores(const cli_args *a, const tp_run_part *p, int64_t rows)
+static void print_classes(const tp_evaluation *e)
 {
-    if (!a->json) {
-        printf("%lld samples\n", (long long)rows);
-        for (int i = 0; i < p->n; i++)
-            printf("  %-18s %.6g\n", p->names[i], p->values[i]);
-        return;
+    printf("  %8s %10s %10s %10s %10s\n", "class", "precision", "recall", "f1", "support");
+    for (int64_t k = 0; k < e->n_classes; k++) {
+        const tp_class_score *c = &e->classes[k];
+        printf("  %8lld %10.4f %10.4f %10.4f %10.6g\n", (long long)k, c->precision, c->recall, c->f1,
+               c->support);
     }
+}
+
+static void print_slices(const cli_args *a, const tp_evaluation *e)
+{
+    const tp_slices *t = &e->slices;
+
+    printf("  %12s %10s", a->slice, "support");
+    for (int m = 0; m < t->n_metrics; m++)
+        printf(" %12s", e->scores.names[m]);
+    for (int64_t i = 0; i < t->n; i++) {
+        printf("\n  %12lld %10lld", (long long)t->ids[i], (long long)t->support[i]);
+        for (int m = 0; m < t->n_metrics; m++)
+            printf(" %12.6g", t->values[i * t->n_metrics + m]);
+    }
+    putchar('\n');
+}
+
+static void print_text(const cli_args *a, const tp_evaluation *e)
+{
+    printf("%lld samples\n", (long long)e->rows);
+    for (int i = 0; i < e->scores.n; i++)
+        printf("  %-18s %.6g\n", e->scores.names[i], e->scores.values[i]);
+    if (e->n_classes > 0)
+        print_classes(e);
+    if (e->slices.n > 0)
+        print_slices(a, e);
+}
+
+static json_t *number(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null();
+}
+
+static json_t *classes_json(const tp_evaluation *e)
+{
+    json_t *list = json_array();
+    for (int64_t k = 0; k < e->n_classes; k++) {
+        const tp_class_score *c = &e->classes[k];
+        json_array_append_new(list, json_pack("{s:I, s:o, s:o, s:o, s:o}", "class", (json_int_t)k,
+                                              "precision", number(c->precision), "recall", number(c->recall),
+                                              "f1", number(c->f1), "support", number(c->support)));
+    }
+    return list;
+}
+
+static json_t *slices_json(const tp_evaluation *e)
+{
+    const tp_slices *t = &e->slices;
+    json_t *list = json_array();
+
+    for (int64_t i = 0; i < t->n; i++) {
+        json_t *o =
+            json_pack("{s:I, s:I}", "slice", (json_int_t)t->ids[i], "support", (json_int_t)t->support[i]);
+        for (int m = 0; m < t->n_metrics; m++)
+            json_object_set_new(o, e->scores.names[m], number(t->values[i * t->n_metrics + m]));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
+static void print_json(const cli_args *a, const tp_evaluation *e)
+{
     json_t *metrics = json_object();
-    for (int i = 0; i < p->n; i++)
-        json_object_set_new(metrics, p->names[i],
-                            isfinite(p->values[i]) ? json_real(p->values[i]) : json_null());
+    for (int i = 0; i < e->scores.n; i++)
+        json_object_set_new(metrics, e->scores.names[i], number(e->scores.values[i]));
     json_t *o = json_pack("{s:s, s:s, s:I, s:o}", "status", "ok", "model", a->words[1], "samples",
-                          (json_int_t)rows, "metrics", metrics);
+                          (json_int_t)e->rows, "metrics", metrics);
+    if (e->n_classes > 0)
+        json_object_set_new(o, "classes", classes_json(e));
+    if (e->slices.n > 0)
+        json_object_set_new(o, "slices", slices_json(e));
     char *line = o != NULL ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
     if (line != NULL)
         puts(line);
@@ -43,54 +111,47 @@ static void print_scores(const cli_args *a, const tp_run_part *p, int64_t rows)
 
 int cli_evaluate(const cli_args *a)
 {
-    tp_evaluate_opts o = options_of(a);
-    tp_run_part scores;
-    int64_t rows = 0;
+    const tp_evaluate_opts o = options_of(a);
+    tp_evaluation e;
 
     if (a->n_words != 2 || a->data == NULL)
         return cli_usage("evaluate wants one model and --data");
     if (a->time != NULL && !(a->from < a->to))
         return cli_usage("--time wants --from and a later --to");
-    o.rows = &rows;
-    const tp_status st = tp_run_evaluate(a->words[1], &o, &scores);
+    const tp_status st = tp_run_evaluate(a->words[1], &o, &e);
     if (st != TP_OK)
         return cli_fail(st);
-    print_scores(a, &scores, rows);
+    if (a->json)
+        print_json(a, &e);
+    else
+        print_text(a, &e);
+    tp_evaluation_clear(&e);
     return 0;
 }
 
 int cli_predict(const cli_args *a)
 {
-    tp_evaluate_opts o = options_of(a);
-    tp_run_part scores;
-    int64_t rows = 0;
-    float *outputs = NULL;
+    const tp_evaluate_opts o = options_of(a);
+    tp_evaluation e;
 
     if (a->n_words != 2 || a->data == NULL)
         return cli_usage("predict wants one model and --data");
-    o.rows = &rows;
-    o.outputs = &outputs;
-    const tp_status st = tp_run_evaluate(a->words[1], &o, &scores);
+    if (a->time != NULL && !(a->from < a->to))
+        return cli_usage("--time wants --from and a later --to");
+    const tp_status st = tp_run_predict(a->words[1], &o, &e);
     if (st != TP_OK)
         return cli_fail(st);
-    tp_device *dev = NULL;
-    tp_model *m = NULL;
-    int64_t width = 0;
-    if (tp_device_open(&dev, a->device) == TP_OK && tp_model_load(&m, dev, a->words[1], NULL) == TP_OK)
-        width = tp_model_outputs(m);
-    tp_model_free(m);
-    tp_device_close(dev);
     FILE *f = a->out == NULL || strcmp(a->out, "-") == 0 ? stdout : fopen(a->out, "w");
     if (f == NULL) {
         fprintf(stderr, "temper: %s cannot be created\n", a->out);
-        tp_outputs_free(outputs);
+        tp_evaluation_clear(&e);
         return tp_status_exit_code(TP_ECREATE);
     }
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t k = 0; k < width; k++)
-            fprintf(f, "%.9g%c", (double)outputs[i * width + k], k + 1 < width ? ',' : '\n');
+    for (int64_t i = 0; i < e.rows; i++)
+        for (int64_t k = 0; k < e.width; k++)
+            fprintf(f, "%.9g%c", (double)e.outputs[i * e.width + k], k + 1 < e.width ? ',' : '\n');
+    tp_evaluation_clear(&e);
     const int failed = ferror(f) != 0 || (f != stdout && fclose(f) != 0) || fflush(stdout) != 0;
-    tp_outputs_free(outputs);
     return failed ? tp_status_exit_code(TP_EIO) : 0;
 }
 

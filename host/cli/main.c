@@ -8,7 +8,9 @@
 
 const cli_command cli_commands[] = {
     {"train", "RECIPE [--data FILE] [--out DIR] [--resume]", "trains a model as the recipe says", cli_train},
-    {"evaluate", "MODEL --data FILE [--group G | --time NAME --from T --to T] [--metric M]...",
+    {"evaluate",
+     "MODEL --data FILE [--group G | --time NAME --from T --to T] [--metric M]... [--weight NAME]\n"
+     "      [--by-class] [--slice NAME]",
      "measures a model on data", cli_evaluate},
     {"predict", "MODEL --data FILE [--out FILE]", "writes the model's outputs as CSV", cli_predict},
     {"inspect", "FILE", "lists what a model, a checkpoint or any safetensors file holds", cli_inspect},
@@ -68,25 +70,23 @@ enum {
     OPT_TO,
     OPT_GROUP,
     OPT_METRIC,
+    OPT_WEIGHT,
+    OPT_SLICE,
+    OPT_BY_CLASS,
     OPT_DUMP_PLAN,
     OPT_HELP
 };
 
-static const struct option options[] = {{"data", required_argument, NULL, OPT_DATA},
-                                        {"out", required_argument, NULL, OPT_OUT},
-                                        {"device", required_argument, NULL, OPT_DEVICE},
-                                        {"set", required_argument, NULL, OPT_SET},
-                                        {"json", no_argument, NULL, OPT_JSON},
-                                        {"quiet", no_argument, NULL, OPT_QUIET},
-                                        {"resume", no_argument, NULL, OPT_RESUME},
-                                        {"time", required_argument, NULL, OPT_TIME},
-                                        {"from", required_argument, NULL, OPT_FROM},
-                                        {"to", required_argument, NULL, OPT_TO},
-                                        {"group", required_argument, NULL, OPT_GROUP},
-                                        {"metric", required_argument, NULL, OPT_METRIC},
-                                        {"dump-plan", no_argument, NULL, OPT_DUMP_PLAN},
-                                        {"help", no_argument, NULL, OPT_HELP},
-                                        {NULL, 0, NULL, 0}};
+static const struct option options[] = {
+    {"data", required_argument, NULL, OPT_DATA},     {"out", required_argument, NULL, OPT_OUT},
+    {"device", required_argument, NULL, OPT_DEVICE}, {"set", required_argument, NULL, OPT_SET},
+    {"json", no_argument, NULL, OPT_JSON},           {"quiet", no_argument, NULL, OPT_QUIET},
+    {"resume", no_argument, NULL, OPT_RESUME},       {"time", required_argument, NULL, OPT_TIME},
+    {"from", required_argument, NULL, OPT_FROM},     {"to", required_argument, NULL, OPT_TO},
+    {"group", required_argument, NULL, OPT_GROUP},   {"metric", required_argument, NULL, OPT_METRIC},
+    {"weight", required_argument, NULL, OPT_WEIGHT}, {"slice", required_argument, NULL, OPT_SLICE},
+    {"by-class", no_argument, NULL, OPT_BY_CLASS},   {"dump-plan", no_argument, NULL, OPT_DUMP_PLAN},
+    {"help", no_argument, NULL, OPT_HELP},           {NULL, 0, NULL, 0}};
 
 /* 0, or the exit code; *help is set by --help. */
 static int parse(int argc, char **argv, cli_args *a, int *help)
@@ -133,6 +133,15 @@ static int parse(int argc, char **argv, cli_args *a, int *help)
             if (a->n_metrics == TP_RECIPE_METRICS)
                 return cli_usage("more than %d --metric", TP_RECIPE_METRICS);
             a->metrics[a->n_metrics++] = optarg;
+            break;
+        case OPT_WEIGHT:
+            a->weight = optarg;
+            break;
+        case OPT_SLICE:
+            a->slice = optarg;
+            break;
+        case OPT_BY_CLASS:
+            a->by_class = 1;
             break;
         case OPT_DUMP_PLAN:
             a->dump_plan = 1;

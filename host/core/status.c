@@ -1,6 +1,7 @@
 #include "temper/status.h"
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 static _Thread_local char last_error[1024];
 static tp_log_fn log_fn;
@@ -72,4 +73,9 @@ void tp_log_line(tp_log_level level, const char *format, ...)
     vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     log_fn(log_user, level, text);
+}
+
+void tp_text_free(char *text)
+{
+    free(text);
 }

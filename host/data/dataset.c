@@ -23,6 +23,8 @@ static tp_status load(tp_data *d, const tp_data_spec *spec)
     TP_TRY(tp_alloc(&d->part_of, (size_t)d->n_rows, 1, "part of each row"));
     if (d->time_column)
         TP_TRY(tp_dataset_load(d, d->time_column, spec->nonfinite));
+    if (d->slice_column)
+        TP_TRY(tp_dataset_load(d, d->slice_column, spec->nonfinite));
     if (d->split_column)
         TP_TRY(tp_dataset_load(d, d->split_column, spec->nonfinite));
     TP_TRY(tp_split_assign(d, spec));
@@ -146,6 +148,11 @@ const tp_data_array *tp_data_weight(const tp_data *d)
 const double *tp_data_time(const tp_data *d)
 {
     return d->time_column ? d->time_column->numbers : NULL;
+}
+
+const double *tp_data_slice(const tp_data *d)
+{
+    return d->slice_column ? d->slice_column->numbers : NULL;
 }
 
 int64_t tp_data_part_rows(const tp_data *d, tp_part part)

@@ -22,7 +22,14 @@ typedef struct tp_source {
     int64_t first, n;
 } tp_source;
 
-typedef enum tp_role { TP_ROLE_INPUT, TP_ROLE_TARGET, TP_ROLE_WEIGHT, TP_ROLE_TIME, TP_ROLE_SPLIT } tp_role;
+typedef enum tp_role {
+    TP_ROLE_INPUT,
+    TP_ROLE_TARGET,
+    TP_ROLE_WEIGHT,
+    TP_ROLE_TIME,
+    TP_ROLE_SLICE,
+    TP_ROLE_SPLIT
+} tp_role;
 
 /* One array over all sources. */
 typedef struct tp_column {
@@ -35,7 +42,7 @@ typedef struct tp_column {
     int64_t row_len;
     size_t row_bytes;
     void *values;    /* resident: all rows, as stored */
-    double *numbers; /* time and split: all rows as numbers */
+    double *numbers; /* time, slice and split: all rows as numbers */
     unsigned char digest[TP_DIGEST_BYTES];
 } tp_column;
 
@@ -44,7 +51,7 @@ struct tp_data {
     tp_h5 *files[TP_PARTS];
     tp_source sources[TP_PARTS];
     tp_column *columns; /* inputs, then target, weight, time and split where there are any */
-    tp_column *target_column, *weight_column, *time_column, *split_column;
+    tp_column *target_column, *weight_column, *time_column, *slice_column, *split_column;
     tp_data_input *inputs;
     tp_data_target target;
     tp_data_array weight;
@@ -55,7 +62,7 @@ struct tp_data {
     int64_t part_rows[TP_PARTS];
     int64_t *part_table[TP_PARTS];
     int64_t *class_count[TP_PARTS];
-    float *norm; /* shifts and scales of all inputs */
+    float *norm; /* shifts and scales of all inputs and of the target */
     int64_t dropped;
     char hash[2 * TP_DIGEST_BYTES + 1];
 };
@@ -74,7 +81,7 @@ tp_status tp_dataset_check(tp_data *d, const tp_data_spec *spec) TP_MUST_USE;
 tp_status tp_split_assign(tp_data *d, const tp_data_spec *spec) TP_MUST_USE;
 tp_status tp_split_tables(tp_data *d, const tp_data_spec *spec) TP_MUST_USE;
 
-/* stats.c: shift and scale of every input. */
+/* stats.c: shift and scale of every input and of the target. */
 tp_status tp_stats_fit(tp_data *d, const tp_data_spec *spec) TP_MUST_USE;
 
 /* Rows [row, row + n) of all rows of a column, in stored dtype, from memory or from the files. */

@@ -79,6 +79,12 @@ static tp_status check_spec(const tp_data_spec *spec)
              "data: there is no target kind %d", (int)spec->target_kind);
     TP_CHECK(spec->target_kind == TP_TARGET_NONE || (spec->target && spec->target[0]), TP_EINVAL,
              "data: the target has no dataset name");
+    TP_CHECK(spec->target_normalize == TP_NORM_NONE ||
+                 (spec->target_kind == TP_TARGET_REGRESSION && spec->target_normalize <= TP_NORM_GIVEN &&
+                  spec->target_normalize != TP_NORM_SCALE),
+             TP_EINVAL,
+             "data: target %s: only a regression target is normalised, and only by standard or minmax",
+             spec->target);
     TP_CHECK(spec->n_classes >= 0, TP_EINVAL, "data: n_classes is %lld, want at least 0",
              (long long)spec->n_classes);
     TP_CHECK(spec->nonfinite == TP_NONFINITE_REFUSE || spec->nonfinite == TP_NONFINITE_DROP, TP_EINVAL,
@@ -201,7 +207,7 @@ static want wanted(const tp_column *c, const tp_data_spec *spec)
             return (want){"(N,...) for a regression target", 1, TP_MAX_DIMS, 0, 0};
         }
     }
-    return (want){"(N) or (N,1), one number a row", 1, 2, 1, c->role == TP_ROLE_SPLIT};
+    return (want){"(N) or (N,1), one number a row", 1, 2, 1, c->role >= TP_ROLE_SLICE};
 }
 
 /* The shape of one row as a model sees it. */
@@ -282,7 +288,7 @@ tp_status tp_dataset_bind(tp_data *d, const tp_data_spec *spec)
     TP_TRY(check_spec(spec));
     TP_TRY(open_sources(d, spec));
     d->n_inputs = spec->n_inputs;
-    TP_TRY(tp_alloc(&d->columns, (size_t)spec->n_inputs + 4, sizeof *d->columns, "list of datasets"));
+    TP_TRY(tp_alloc(&d->columns, (size_t)spec->n_inputs + 5, sizeof *d->columns, "list of datasets"));
     for (int i = 0; i < spec->n_inputs; i++)
         TP_TRY(add_column(d, spec, TP_ROLE_INPUT, i, spec->inputs[i].name, NULL));
     if (spec->target_kind != TP_TARGET_NONE)
@@ -291,6 +297,8 @@ tp_status tp_dataset_bind(tp_data *d, const tp_data_spec *spec)
         TP_TRY(add_column(d, spec, TP_ROLE_WEIGHT, 0, spec->weight, &d->weight_column));
     if (spec->time)
         TP_TRY(add_column(d, spec, TP_ROLE_TIME, 0, spec->time, &d->time_column));
+    if (spec->slice)
+        TP_TRY(add_column(d, spec, TP_ROLE_SLICE, 0, spec->slice, &d->slice_column));
     if (spec->split.kind == TP_SPLIT_DATASET)
         TP_TRY(add_column(d, spec, TP_ROLE_SPLIT, 0, spec->split.dataset, &d->split_column));
     for (int i = 0; i < d->n_sources; i++) {

@@ -279,10 +279,10 @@ static void hash_begin(crypto_generichash_state *hash, const tp_data *d, const t
 tp_status tp_dataset_load(tp_data *d, tp_column *c, tp_nonfinite policy)
 {
     load_ctx x = {.d = d, .c = c, .drop = policy == TP_NONFINITE_DROP};
-    const int keep_numbers = c->role == TP_ROLE_TIME || c->role == TP_ROLE_SPLIT;
+    const int keep_numbers = c->role > TP_ROLE_WEIGHT;
     if (keep_numbers)
         TP_TRY(tp_alloc(&c->numbers, (size_t)d->n_rows, sizeof(double), c->name));
-    else if (d->resident)
+    else if (d->resident || c->role != TP_ROLE_INPUT)
         TP_TRY(read_resident(d, c));
     if (tp_dtype_is_float(c->dtype))
         TP_TRY(tp_alloc(&x.buffer, (size_t)c->row_len, sizeof(double), c->name));

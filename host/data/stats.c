@@ -109,47 +109,82 @@ static tp_status fit(const tp_data *d, const tp_column *c, tp_norm_kind kind, in
     return st;
 }
 
-static tp_status given(const tp_data *d, const tp_column *c, const tp_input_spec *in, int64_t n_norm,
-                       float *shift, float *scale)
+/* One array to normalise: how, and where its values belong. */
+typedef struct norm_plan {
+    const tp_column *c;
+    tp_norm_kind kind;
+    double factor;
+    const float *shift, *scale; /* TP_NORM_GIVEN */
+    int64_t n_given;
+    const char *unit; /* "features", ... for messages */
+    int64_t n;        /* values wanted */
+} norm_plan;
+
+static norm_plan plan_input(const tp_data *d, const tp_data_spec *spec, int i)
 {
-    TP_CHECK(in->n_norm == n_norm, TP_EDATA, "%s: %s has %lld %s, want the %lld of the normalisation given",
-             d->sources[0].path, c->name, (long long)n_norm,
-             in->kind == TP_INPUT_IMAGE ? "channels" : "features", (long long)in->n_norm);
-    for (int64_t j = 0; j < n_norm; j++) {
-        shift[j] = in->shift[j];
-        scale[j] = in->scale[j];
+    const tp_input_spec *in = &spec->inputs[i];
+    const int image = in->kind == TP_INPUT_IMAGE;
+    const tp_column *c = &d->columns[i];
+    return (norm_plan){c,
+                       in->normalize,
+                       in->factor,
+                       in->shift,
+                       in->scale,
+                       in->n_norm,
+                       image ? "channels" : "features",
+                       in->normalize == TP_NORM_NONE ? 0 : (image ? c->sample.d[0] : c->row_len)};
+}
+
+static norm_plan plan_target(const tp_data *d, const tp_data_spec *spec)
+{
+    return (norm_plan){d->target_column,
+                       spec->target_normalize,
+                       1.0,
+                       spec->target_shift,
+                       spec->target_scale,
+                       spec->target_n_norm,
+                       "outputs",
+                       spec->target_normalize == TP_NORM_NONE ? 0 : d->target_column->row_len};
+}
+
+static tp_status fill(const tp_data *d, const norm_plan *p, float *shift, float *scale)
+{
+    TP_CHECK(p->kind != TP_NORM_GIVEN || p->n_given == p->n, TP_EDATA,
+             "%s: %s has %lld %s, want the %lld of the normalisation given", d->sources[0].path, p->c->name,
+             (long long)p->n, p->unit, (long long)p->n_given);
+    if (p->kind != TP_NORM_GIVEN && p->kind != TP_NORM_SCALE)
+        return fit(d, p->c, p->kind, p->n, shift, scale);
+    for (int64_t j = 0; j < p->n; j++) {
+        shift[j] = p->kind == TP_NORM_GIVEN ? p->shift[j] : 0.0f;
+        scale[j] = p->kind == TP_NORM_GIVEN ? p->scale[j] : (float)p->factor;
     }
     return TP_OK;
 }
 
 tp_status tp_stats_fit(tp_data *d, const tp_data_spec *spec)
 {
-    int64_t total = 0;
-    for (int i = 0; i < d->n_inputs; i++) {
-        const tp_input_spec *in = &spec->inputs[i];
-        const tp_column *c = &d->columns[i];
-        if (in->normalize != TP_NORM_NONE)
-            d->inputs[i].n_norm = in->kind == TP_INPUT_IMAGE ? c->sample.d[0] : c->row_len;
-        total += d->inputs[i].n_norm;
-    }
+    const norm_plan target = plan_target(d, spec);
+    int64_t total = target.n;
+
+    for (int i = 0; i < d->n_inputs; i++)
+        total += plan_input(d, spec, i).n;
     TP_TRY(tp_alloc(&d->norm, (size_t)total, 2 * sizeof(float), "normalisation"));
     float *next = d->norm;
     for (int i = 0; i < d->n_inputs; i++) {
-        const tp_input_spec *in = &spec->inputs[i];
-        const int64_t n = d->inputs[i].n_norm;
-        if (n == 0)
+        const norm_plan p = plan_input(d, spec, i);
+        if (p.n == 0)
             continue;
-        float *shift = next, *scale = next + n;
-        next += 2 * n;
-        d->inputs[i].shift = shift;
-        d->inputs[i].scale = scale;
-        if (in->normalize == TP_NORM_GIVEN)
-            TP_TRY(given(d, &d->columns[i], in, n, shift, scale));
-        else if (in->normalize != TP_NORM_SCALE)
-            TP_TRY(fit(d, &d->columns[i], in->normalize, n, shift, scale));
-        else
-            for (int64_t j = 0; j < n; j++)
-                scale[j] = (float)in->factor;
+        TP_TRY(fill(d, &p, next, next + p.n));
+        d->inputs[i].n_norm = p.n;
+        d->inputs[i].shift = next;
+        d->inputs[i].scale = next + p.n;
+        next += 2 * p.n;
     }
+    if (target.n == 0)
+        return TP_OK;
+    TP_TRY(fill(d, &target, next, next + target.n));
+    d->target.n_norm = target.n;
+    d->target.shift = next;
+    d->target.scale = next + target.n;
     return TP_OK;
 }

@@ -427,8 +427,3 @@ tp_status tp_plan_text(const tp_plan *p, char **out)
     TP_CHECK(fclose(f) == 0, TP_ENOMEM, "plan: no memory for its text");
     return TP_OK;
 }
-
-void tp_text_free(char *text)
-{
-    free(text);
-}

@@ -92,7 +92,6 @@ static tp_status build_mlp(tp_layer *out, int n_hidden, const int64_t *hidden, t
 tp_status tp_layers_mlp(tp_layer *out, int n_hidden, const int64_t *hidden, tp_layer_kind activation,
                         double dropout, int64_t n_outputs)
 {
-    *out = (tp_layer){0};
     const tp_status st = build_mlp(out, n_hidden, hidden, activation, dropout, n_outputs);
     if (st != TP_OK)
         tp_layer_clear(out);

@@ -18,7 +18,8 @@ struct tp_model {
     tp_model_input *inputs;
     int n_inputs;
     tp_task task;
-    int64_t n_outputs;
+    int64_t n_outputs, n_target_norm;
+    float *target_shift, *target_scale;
     tp_param *params;
     int n_params;
     uint64_t seed;
@@ -498,9 +499,38 @@ void tp_model_free(tp_model *m)
         tp_free(m->inputs[i].scale);
     }
     tp_layer_clear(&m->root);
+    tp_free(m->target_shift);
+    tp_free(m->target_scale);
     tp_free(m->params);
     tp_free(m->inputs);
     tp_free(m);
+}
+
+tp_status tp_model_set_target_norm(tp_model *m, int64_t n, const float *shift, const float *scale)
+{
+    float *copies[2] = {NULL, NULL};
+
+    TP_CHECK(n == 0 || n == m->n_outputs, TP_EINVAL,
+             "model: a normalisation of %lld values for %lld outputs", (long long)n, (long long)m->n_outputs);
+    TP_TRY(copy_floats(&copies[0], shift, n));
+    const tp_status st = copy_floats(&copies[1], scale, n);
+    if (st != TP_OK) {
+        tp_free(copies[0]);
+        return st;
+    }
+    tp_free(m->target_shift);
+    tp_free(m->target_scale);
+    m->n_target_norm = n;
+    m->target_shift = copies[0];
+    m->target_scale = copies[1];
+    return TP_OK;
+}
+
+int64_t tp_model_target_norm(const tp_model *m, const float **shift, const float **scale)
+{
+    *shift = m->target_shift;
+    *scale = m->target_scale;
+    return m->n_target_norm;
 }
 
 tp_task tp_model_task(const tp_model *m)

@@ -214,13 +214,14 @@ static tp_status moment(const reader *rd, struct fy_node *n, const char *key, do
 
 /* ---- lists ---- */
 
-static tp_status want_sequence(const reader *rd, struct fy_node *n, const char *key, int most, int *count)
+static tp_status want_sequence(const reader *rd, struct fy_node *n, const char *key, int least, int most,
+                               int *count)
 {
     if (!fy_node_is_sequence(n))
         REFUSE(n, "%s must be a list", key);
     *count = fy_node_sequence_item_count(n);
-    if (*count < 1 || *count > most)
-        REFUSE(n, "%s has %d entries, must have 1 to %d", key, *count, most);
+    if (*count < least || *count > most)
+        REFUSE(n, "%s has %d entries, must have %d to %d", key, *count, least, most);
     return TP_OK;
 }
 
@@ -261,7 +262,7 @@ static tp_status read_inputs(const reader *rd, struct fy_node *n, const char *ke
     void *it = NULL;
     struct fy_node *item;
 
-    TP_TRY(want_sequence(rd, n, key, TP_RECIPE_INPUTS, &r->data.n_inputs));
+    TP_TRY(want_sequence(rd, n, key, 1, TP_RECIPE_INPUTS, &r->data.n_inputs));
     for (int i = 0; (item = fy_node_sequence_iterate(n, &it)) != NULL; i++) {
         tp_recipe_input *in = &r->data.inputs[i];
         *in = (tp_recipe_input){.factor = 1.0};
@@ -325,7 +326,7 @@ static tp_status read_layers(const reader *rd, struct fy_node *n, const char *ke
     struct fy_node *item;
     int count;
 
-    TP_TRY(want_sequence(rd, n, key, 4096, &count));
+    TP_TRY(want_sequence(rd, n, key, 1, 4096, &count));
     if (depth > MAX_DEPTH)
         REFUSE(n, "%s: layers are nested deeper than %d", key, MAX_DEPTH);
     while ((item = fy_node_sequence_iterate(n, &it)) != NULL)
@@ -341,7 +342,7 @@ static tp_status read_range(const reader *rd, struct fy_node *n, const char *key
 
     if (fy_node_is_scalar(n)) /* a group or a file */
         return scalar_text(rd, n, key, r->data.source[part], TP_RECIPE_TEXT);
-    TP_TRY(want_sequence(rd, n, key, 2, &count));
+    TP_TRY(want_sequence(rd, n, key, 1, 2, &count));
     if (count != 2)
         REFUSE(n, "%s must be [from, to], or a group or file", key);
     TP_TRY(moment(rd, fy_node_sequence_iterate(n, &it), key, &r->data.from[part]));
@@ -362,7 +363,7 @@ static tp_status read_pair(const reader *rd, struct fy_node *n, const char *key,
         out[1] = out[0];
         return TP_OK;
     }
-    TP_TRY(want_sequence(rd, n, key, 2, &count));
+    TP_TRY(want_sequence(rd, n, key, 1, 2, &count));
     for (int i = 0; i < count; i++)
         TP_TRY(integer(rd, fy_node_sequence_iterate(n, &it), key, row, &out[i]));
     return TP_OK;
@@ -373,7 +374,7 @@ static tp_status read_hidden(const reader *rd, struct fy_node *n, const char *ke
     void *it = NULL;
     tp_recipe *r = rd->r;
 
-    TP_TRY(want_sequence(rd, n, key, TP_RECIPE_HIDDEN, &r->model.n_hidden));
+    TP_TRY(want_sequence(rd, n, key, 0, TP_RECIPE_HIDDEN, &r->model.n_hidden));
     for (int i = 0; i < r->model.n_hidden; i++)
         TP_TRY(integer(rd, fy_node_sequence_iterate(n, &it), key, row, &r->model.hidden[i]));
     return TP_OK;
@@ -384,7 +385,7 @@ static tp_status read_metrics(const reader *rd, struct fy_node *n, const char *k
     void *it = NULL;
     tp_recipe *r = rd->r;
 
-    TP_TRY(want_sequence(rd, n, key, TP_RECIPE_METRICS, &r->train.n_metrics));
+    TP_TRY(want_sequence(rd, n, key, 1, TP_RECIPE_METRICS, &r->train.n_metrics));
     for (int i = 0; i < r->train.n_metrics; i++)
         TP_TRY(
             scalar_text(rd, fy_node_sequence_iterate(n, &it), key, r->train.metrics[i], TP_LAYER_NAME_SIZE));

@@ -18,6 +18,8 @@ static const tp_choice norm_kinds[] = {{"none", TP_NORM_NONE},
                                        {"minmax", TP_NORM_MINMAX},
                                        {"scale", TP_NORM_SCALE},
                                        {NULL, 0}};
+static const tp_choice target_norms[] = {
+    {"none", TP_NORM_NONE}, {"standard", TP_NORM_STANDARD}, {"minmax", TP_NORM_MINMAX}, {NULL, 0}};
 static const tp_choice target_kinds[] = {{"regression", TP_TARGET_REGRESSION},
                                          {"class", TP_TARGET_CLASS},
                                          {"onehot", TP_TARGET_ONEHOT},
@@ -47,9 +49,13 @@ static const tp_choice losses[] = {{"auto", TP_LOSS_AUTO},
                                    {"softmax_cross_entropy", TP_LOSS_KIND_CROSS_ENTROPY},
                                    {"bce_with_logits", TP_LOSS_KIND_BCE},
                                    {NULL, 0}};
-static const tp_choice schedules[] = {{"constant", TP_SCHEDULE_CONSTANT},   {"step", TP_SCHEDULE_STEP},
-                                      {"cosine", TP_SCHEDULE_COSINE},       {"linear", TP_SCHEDULE_LINEAR},
-                                      {"one_cycle", TP_SCHEDULE_ONE_CYCLE}, {NULL, 0}};
+static const tp_choice schedules[] = {{"constant", TP_SCHEDULE_CONSTANT},
+                                      {"step", TP_SCHEDULE_STEP},
+                                      {"cosine", TP_SCHEDULE_COSINE},
+                                      {"linear", TP_SCHEDULE_LINEAR},
+                                      {"one_cycle", TP_SCHEDULE_ONE_CYCLE},
+                                      {"reduce_on_plateau", TP_SCHEDULE_REDUCE_ON_PLATEAU},
+                                      {NULL, 0}};
 static const tp_choice inits[] = {{"default", TP_INIT_DEFAULT},
                                   {"kaiming", TP_INIT_KAIMING},
                                   {"xavier", TP_INIT_XAVIER},
@@ -64,6 +70,8 @@ const tp_schema_row tp_schema[] = {
      "list of datasets the model reads: a name, or a mapping (below)"},
     {"data.target.name", TP_KEY_TEXT, R(data.target), TEXT(TP_RECIPE_TEXT), "dataset to predict"},
     {"data.target.kind", TP_KEY_CHOICE, R(data.target_kind), CHOICE(target_kinds), "what the target holds"},
+    {"data.target.normalize", TP_KEY_CHOICE, R(data.target_normalize), CHOICE(target_norms),
+     "regression: fitted on the training part, per output"},
     {"data.target.classes", TP_KEY_INTEGER, R(data.classes), RANGE(0, 1e6),
      "number of classes; 0: from the data"},
     {"data.weight", TP_KEY_TEXT, R(data.weight), TEXT(TP_RECIPE_TEXT), "dataset of one weight a sample"},
@@ -82,10 +90,12 @@ const tp_schema_row tp_schema[] = {
      "dataset of 0 train, 1 validation, 2 test"},
     {"data.non_finite", TP_KEY_CHOICE, R(data.nonfinite), CHOICE(nonfinite_kinds),
      "rows with NaN or infinity"},
+    {"data.resident_bytes", TP_KEY_INTEGER, R(data.resident_bytes), RANGE(0, BIG),
+     "inputs larger than this are streamed; 0: half of the memory"},
     {"model.builder", TP_KEY_CHOICE, R(model.builder), CHOICE(builders),
      "a named model, instead of model.layers"},
     {"model.hidden", TP_KEY_HIDDEN, R(model.hidden), RANGE(1, 65536),
-     "mlp, tabular: widths of the hidden layers"},
+     "mlp, tabular: widths of the hidden layers; []: a linear model"},
     {"model.activation", TP_KEY_CHOICE, R(model.activation), CHOICE(activations),
      "mlp, tabular: after each hidden layer"},
     {"model.dropout", TP_KEY_NUMBER, R(model.dropout), RANGE(0, 0.999),
@@ -127,6 +137,17 @@ const tp_schema_row tp_schema[] = {
     {"schedule.div_factor", TP_KEY_NUMBER, R(schedule.div_factor), RANGE(1, 1e9), "one_cycle: lr / first lr"},
     {"schedule.final_div_factor", TP_KEY_NUMBER, R(schedule.final_div_factor), RANGE(1, 1e12),
      "one_cycle: first lr / last lr"},
+    {"schedule.metric", TP_KEY_TEXT, R(plateau_metric), TEXT(TP_LAYER_NAME_SIZE),
+     "reduce_on_plateau: validation metric that must improve"},
+    {"schedule.factor", TP_KEY_NUMBER, R(plateau.factor), RANGE(1e-9, 1), "reduce_on_plateau: lr times this"},
+    {"schedule.patience", TP_KEY_INTEGER, R(plateau.patience), RANGE(0, 1e9),
+     "reduce_on_plateau: reports without a better value that are borne"},
+    {"schedule.threshold", TP_KEY_NUMBER, R(plateau.threshold), RANGE(0, 1e12),
+     "reduce_on_plateau: what counts as better, relative to the best"},
+    {"schedule.cooldown", TP_KEY_INTEGER, R(plateau.cooldown), RANGE(0, 1e9),
+     "reduce_on_plateau: reports after a cut that do not count"},
+    {"schedule.min_factor", TP_KEY_NUMBER, R(plateau.min_factor), RANGE(0, 1),
+     "reduce_on_plateau: lr falls to no less than this share"},
     {"train.batch", TP_KEY_INTEGER, R(train.batch), RANGE(1, 1048576), "samples of a step"},
     {"train.epochs", TP_KEY_INTEGER, R(train.epochs), RANGE(1, 1e9), "passes over the training part"},
     {"train.accumulate", TP_KEY_INTEGER, R(train.accumulate), RANGE(1, 256), "micro-batches of a step"},
@@ -206,6 +227,7 @@ void tp_recipe_optimizer_defaults(tp_recipe *r, tp_optimizer_kind kind)
 void tp_recipe_defaults(tp_recipe *r)
 {
     const tp_schedule schedule = TP_SCHEDULE_INIT;
+    const tp_plateau plateau = TP_PLATEAU_INIT;
 
     *r = (tp_recipe){.data = {.target_kind = TP_TARGET_REGRESSION, .split = TP_SPLIT_FRACTION}};
     r->model.activation = TP_LAYER_RELU;
@@ -213,6 +235,8 @@ void tp_recipe_defaults(tp_recipe *r)
     r->objective.delta = 1.0;
     r->objective.quantile = 0.5;
     r->schedule = schedule;
+    r->plateau = plateau;
+    snprintf(r->plateau_metric, sizeof(r->plateau_metric), "loss");
     r->train.batch = 64;
     r->train.epochs = 10;
     r->train.accumulate = 1;

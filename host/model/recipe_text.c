@@ -140,11 +140,10 @@ static void print_special(FILE *f, const tp_schema_row *row, const tp_recipe *r,
         print_layers(f, &r->model.layers, indent + 2);
         break;
     case TP_KEY_HIDDEN:
+        fprintf(f, "%*s%s: [", indent, "", key);
         for (int i = 0; i < r->model.n_hidden; i++)
-            i == 0 ? fprintf(f, "%*s%s: [%lld", indent, "", key, (long long)r->model.hidden[i])
-                   : fprintf(f, ", %lld", (long long)r->model.hidden[i]);
-        if (r->model.n_hidden > 0)
-            fprintf(f, "]\n");
+            fprintf(f, "%s%lld", i == 0 ? "" : ", ", (long long)r->model.hidden[i]);
+        fprintf(f, "]\n");
         break;
     case TP_KEY_METRICS:
         for (int i = 0; i < r->train.n_metrics; i++)

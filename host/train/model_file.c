@@ -52,10 +52,13 @@ static tp_status describe(tp_tensors *t, const tp_model *m, const char *target)
                                                 floats_json(in->shift, in->n_norm), "scale",
                                                 floats_json(in->scale, in->n_norm)));
     }
+    const float *shift, *scale;
+    const int64_t n_norm = tp_model_target_norm(m, &shift, &scale);
     TP_TRY(set_json(t, "temper.model",
-                    json_pack("{s:i, s:s, s:i, s:I, s:o}", "version", 1, "target", target, "task",
-                              (int)tp_model_task(m), "outputs", (json_int_t)tp_model_outputs(m), "inputs",
-                              inputs)));
+                    json_pack("{s:i, s:s, s:i, s:I, s:o, s:o, s:o}", "version", 1, "target", target, "task",
+                              (int)tp_model_task(m), "outputs", (json_int_t)tp_model_outputs(m),
+                              "target_shift", floats_json(shift, n_norm), "target_scale",
+                              floats_json(scale, n_norm), "inputs", inputs)));
     TP_TRY(tp_layers_text(tp_model_layers(m), &layers));
     const tp_status st = tp_tensors_meta_set(t, "temper.layers", layers);
     tp_text_free(layers);
@@ -118,6 +121,25 @@ static tp_status take_input(const char *path, const json_t *o, tp_model_input *i
     return TP_OK;
 }
 
+static tp_status take_target_norm(tp_model *m, const json_t *root, const char *path)
+{
+    float *shift = NULL, *scale = NULL;
+    int64_t n = 0, n_scale = 0;
+
+    tp_status st = take_floats(json_object_get(root, "target_shift"), &shift, &n);
+    if (st == TP_OK)
+        st = take_floats(json_object_get(root, "target_scale"), &scale, &n_scale);
+    if (st == TP_OK && (n != n_scale || (n != 0 && n != tp_model_outputs(m))))
+        st = tp_error_set(TP_EDATA, __FILE__, __LINE__,
+                          "%s: its target's normalisation has %lld and %lld values, want %lld", path,
+                          (long long)n, (long long)n_scale, (long long)tp_model_outputs(m));
+    if (st == TP_OK)
+        st = tp_model_set_target_norm(m, n, shift, scale);
+    tp_free(shift);
+    tp_free(scale);
+    return st;
+}
+
 static tp_status fill(tp_model *m, tp_device *dev, const tp_tensors *t, const char *path)
 {
     for (int i = 0; i < tp_model_n_params(m); i++) {
@@ -139,8 +161,12 @@ static tp_status build(tp_model **out, tp_device *dev, const tp_tensors *t, cons
     tp_model_input *inputs = NULL;
     tp_layer layers = {.kind = TP_LAYER_SEQUENCE};
 
+    const json_int_t task = json_integer_value(json_object_get(root, "task"));
+
     TP_CHECK(text != NULL && n > 0 && n <= TP_RECIPE_INPUTS, TP_EDATA, "%s: its description is incomplete",
              path);
+    TP_CHECK(task >= TP_TASK_REGRESSION && task <= TP_TASK_MULTILABEL, TP_EDATA,
+             "%s: its task is %lld, want 0 to %d", path, (long long)task, (int)TP_TASK_MULTILABEL);
     TP_TRY(tp_alloc(&inputs, (size_t)n, sizeof(*inputs), "inputs"));
     tp_status st = TP_OK;
     for (int i = 0; i < n && st == TP_OK; i++)
@@ -148,8 +174,7 @@ static tp_status build(tp_model **out, tp_device *dev, const tp_tensors *t, cons
     if (st == TP_OK && tp_layers_parse(&layers, text, path) != TP_OK)
         st = tp_error_set(TP_EDATA, __FILE__, __LINE__, "%s: its layers cannot be read", path);
     if (st == TP_OK)
-        st = tp_model_new(out, dev, &layers, n, inputs,
-                          (tp_task)json_integer_value(json_object_get(root, "task")),
+        st = tp_model_new(out, dev, &layers, n, inputs, (tp_task)task,
                           json_integer_value(json_object_get(root, "outputs")), 0);
     tp_layer_clear(&layers);
     for (int i = 0; i < n; i++) {
@@ -174,6 +199,8 @@ tp_status tp_model_load(tp_model **out, tp_device *dev, const char *path, char *
                           "%s: is not a Temper model: it has no description of its layers", path);
     if (st == TP_OK)
         st = build(out, dev, t, path, root);
+    if (st == TP_OK)
+        st = take_target_norm(*out, root, path);
     if (st == TP_OK)
         st = fill(*out, dev, t, path);
     if (st == TP_OK && target != NULL) {

@@ -39,3 +39,65 @@ double tp_schedule_factor(const tp_schedule *s, int64_t step, int64_t total, int
         return 1.0;
     }
 }
+
+/* ---- reduce on plateau ---- */
+
+tp_plateau_state tp_plateau_start(const tp_plateau *p)
+{
+    return (tp_plateau_state){.scale = 1.0, .best = p->higher_is_better ? -HUGE_VAL : HUGE_VAL};
+}
+
+static int is_better(const tp_plateau *p, double value, double best)
+{
+    const double sign = p->higher_is_better ? 1.0 : -1.0;
+    const double bar = p->absolute ? best + sign * p->threshold : best * (1.0 + sign * p->threshold);
+    return p->higher_is_better ? value > bar : value < bar;
+}
+
+#define LEAST_CUT 1e-8 /* PyTorch's eps: a smaller cut is not made */
+
+double tp_plateau_update(const tp_plateau *p, tp_plateau_state *state, double value)
+{
+    if (is_better(p, value, state->best)) {
+        state->best = value;
+        state->bad = 0.0;
+    } else
+        state->bad += 1.0;
+    if (state->cooldown_left > 0.0) {
+        state->cooldown_left -= 1.0;
+        state->bad = 0.0;
+    }
+    if (state->bad > (double)p->patience) {
+        const double scale = fmax(state->scale * p->factor, p->min_factor);
+        if (state->scale - scale > LEAST_CUT)
+            state->scale = scale;
+        state->cooldown_left = (double)p->cooldown;
+        state->bad = 0.0;
+    }
+    return state->scale;
+}
+
+/* ---- early stopping ---- */
+
+tp_early_stop_state tp_early_stop_start(void)
+{
+    return (tp_early_stop_state){.best_step = -1.0};
+}
+
+int tp_early_stop_update(const tp_early_stop *e, tp_early_stop_state *state, int64_t step, double value)
+{
+    const double gain = e->higher_is_better ? value - state->best : state->best - value;
+    const int is_best = !isnan(value) && (state->best_step < 0.0 || gain > e->min_delta);
+
+    state->since_best = is_best ? 0.0 : state->since_best + 1.0;
+    if (is_best) {
+        state->best = value;
+        state->best_step = (double)step;
+    }
+    return is_best;
+}
+
+int tp_early_stop_reached(const tp_early_stop *e, const tp_early_stop_state *state)
+{
+    return e->patience > 0 && state->since_best >= (double)e->patience;
+}

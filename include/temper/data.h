@@ -2,10 +2,10 @@
  *
  * Opening reads every array that is used once, so that what is wrong with it is said before the first step:
  * the message names file, dataset, row, value and limit. Arrays that fit a memory limit stay in memory in
- * their stored dtype (resident); larger ones are streamed. Normalisation is fitted on the rows of the
- * training part only. Rows: when the parts come from separate files or groups, the arrays are joined one part
- * after another, and row numbers count through all of them. Threads: an open tp_data is read-only and may be
- * shared. */
+ * their stored dtype (resident); otherwise the inputs are streamed. Normalisation is fitted on the rows of
+ * the training part only. Rows: when the parts come from separate files or groups, the arrays are joined one
+ * part after another, and row numbers count through all of them. Threads: an open tp_data is read-only and
+ * may be shared. */
 #ifndef TP_DATA_H
 #define TP_DATA_H
 #include "temper/model.h" /* tp_input_kind */
@@ -77,9 +77,14 @@ typedef struct tp_data_spec {
     const tp_input_spec *inputs;
     tp_target_kind target_kind;
     const char *target;
+    tp_norm_kind
+        target_normalize; /* regression: per output, fitted or given as for inputs; not TP_NORM_SCALE */
+    const float *target_shift, *target_scale; /* TP_NORM_GIVEN: target_n_norm values each */
+    int64_t target_n_norm;
     int64_t n_classes;  /* class, onehot, multilabel; 0: as the data has it (class: from the training part) */
     const char *weight; /* optional: one number >= 0 a row */
     const char *time;   /* optional, but for TP_SPLIT_TIME: one number a row */
+    const char *slice;  /* optional: one integer a row that tells groups of samples apart in reports */
     tp_split_spec split;
     tp_nonfinite nonfinite; /* rows that hold NaN or infinity: an error, or left out and counted */
     int64_t resident_bytes; /* stream what is larger; 0: half of the machine's memory; < 0: always stream */
@@ -102,7 +107,7 @@ typedef struct tp_data_array {
     tp_shape sample; /* of one row: dense (F...), image (C,H,W), ids (K), regression (K...), one-hot and
                         multi-label (n_classes); () for a class target and for weights */
     size_t row_bytes;
-    tp_tensor values; /* resident: (tp_data_rows, sample...) in host memory; streamed: data is NULL */
+    tp_tensor values; /* (tp_data_rows, sample...) in host memory; a streamed input: data is NULL */
 } tp_data_array;
 
 typedef struct tp_data_input {
@@ -118,19 +123,22 @@ typedef struct tp_data_input {
 typedef struct tp_data_target {
     tp_data_array array;
     tp_target_kind kind;
-    int64_t n_classes;                    /* 0 for regression */
-    int64_t n_outputs;                    /* values a model must give for a sample: n_classes, or K */
+    int64_t n_classes; /* 0 for regression */
+    int64_t n_outputs; /* values a model must give for a sample: n_classes, or K */
+    int64_t n_norm;    /* n_outputs where the target is normalised, y' = (y - shift) * scale; else 0 */
+    const float *shift, *scale;
     const int64_t *class_count[TP_PARTS]; /* n_classes counts (one-hot: by largest value; multi-label: values
                                              >= 0.5); NULL for regression */
 } tp_data_target;
 
 TP_API int64_t tp_data_rows(const tp_data *d); /* of all sources, used or not */
-TP_API int tp_data_resident(const tp_data *d); /* 1: arrays are in memory; 0: training streams them */
+TP_API int tp_data_resident(const tp_data *d); /* 1: inputs are in memory; 0: training streams them */
 TP_API int tp_data_n_inputs(const tp_data *d);
 TP_API const tp_data_input *tp_data_input_at(const tp_data *d, int i);
 TP_API const tp_data_target *tp_data_target_of(const tp_data *d); /* NULL when there is none */
-TP_API const tp_data_array *tp_data_weight(const tp_data *d); /* NULL when there is none */
-TP_API const double *tp_data_time(const tp_data *d); /* tp_data_rows values; NULL when there is none */
+TP_API const tp_data_array *tp_data_weight(const tp_data *d);     /* NULL when there is none */
+TP_API const double *tp_data_time(const tp_data *d);  /* tp_data_rows values; NULL when there is none */
+TP_API const double *tp_data_slice(const tp_data *d); /* likewise: whole numbers */
 
 /* The rows of a part, ascending; 0 and NULL when there is no such part. */
 TP_API int64_t tp_data_part_rows(const tp_data *d, tp_part part);

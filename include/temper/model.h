@@ -73,10 +73,10 @@ TP_API void tp_layer_clear(tp_layer *l);
 /* Appends a zeroed child and returns it (borrowed) in out. Errors: TP_ENOMEM. */
 TP_API tp_status tp_layer_append(tp_layer *parent, tp_layer_kind kind, tp_layer **out) TP_MUST_USE;
 
-/* A sequence of dense + activation [+ dropout] for each of n_hidden widths, then a dense layer of n_outputs.
- */
+/* Appends to a sequence: dense + activation [+ dropout] for each of n_hidden widths, then a dense layer of
+ * n_outputs. Clears it on failure. */
 TP_API tp_status tp_layers_mlp(tp_layer *out, int n_hidden, const int64_t *hidden, tp_layer_kind activation,
-                        double dropout, int64_t n_outputs) TP_MUST_USE;
+                               double dropout, int64_t n_outputs) TP_MUST_USE;
 /* ResNet-18 for small images (He et al. 2016, CIFAR form: a 3x3 stem, no max pool). */
 TP_API tp_status tp_layers_resnet18(tp_layer *out, int64_t n_outputs) TP_MUST_USE;
 
@@ -103,9 +103,17 @@ typedef struct tp_model tp_model;
  * have. Weights are drawn from Philox by (seed, parameter, element), so they do not depend on the device. dev
  * is borrowed and must outlive the model. */
 TP_API tp_status tp_model_new(tp_model **out, tp_device *dev, tp_layer *layers, int n_inputs,
-                       const tp_model_input *inputs, tp_task task, int64_t n_outputs, uint64_t seed)
+                              const tp_model_input *inputs, tp_task task, int64_t n_outputs, uint64_t seed)
     TP_MUST_USE;
 TP_API void tp_model_free(tp_model *m); /* NULL is fine */
+
+/* Regression on a normalised target: outputs are in its units, so that a prediction is output / scale +
+ * shift, with one shift and scale for each output; n is n_outputs, or 0 for none. Copies. Errors: TP_EINVAL,
+ * TP_ENOMEM. */
+TP_API tp_status tp_model_set_target_norm(tp_model *m, int64_t n, const float *shift, const float *scale)
+    TP_MUST_USE;
+/* Returns n; borrowed. */
+TP_API int64_t tp_model_target_norm(const tp_model *m, const float **shift, const float **scale);
 
 TP_API tp_task tp_model_task(const tp_model *m);
 TP_API int64_t tp_model_outputs(const tp_model *m);
@@ -151,7 +159,8 @@ typedef struct tp_forward {
 /* Adds a variable for every parameter. */
 TP_API void tp_model_bind(const tp_model *m, tp_graph *g, tp_val *params);
 
-/* Appends the forward pass and returns the outputs (B, n_outputs): logits, or values for regression. */
+/* Appends the forward pass and returns the outputs (B, n_outputs): logits, or values for regression, in the
+ * units of the normalised target where there is one (tp_model_set_target_norm). */
 TP_API tp_val tp_model_forward(const tp_model *m, tp_graph *g, tp_forward *f);
 
 #ifdef __cplusplus

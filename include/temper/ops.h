@@ -16,7 +16,8 @@ extern "C" {
     /* elementwise */                                                                                        \
     X(neg)                                                                                                   \
     X(abs)                                                                                                   \
-    X(exp) X(log) X(sqrt) X(rsqrt) X(sign) X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(elu) X(gelu) X(silu)   \
+    X(exp)                                                                                                   \
+    X(log) X(sqrt) X(rsqrt) X(sign) X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(elu) X(gelu) X(silu)          \
         X(softplus) X(clip) X(relu_grad) X(leaky_relu_grad) X(elu_grad) X(gelu_grad) X(silu_grad)            \
             X(softplus_grad) X(tanh_grad) X(sigmoid_grad) X(clip_grad) X(add) X(sub) X(mul) X(div) X(pow)    \
                 X(min) X(max) X(greater) X(where) /* reduce and shape */                                     \
@@ -34,33 +35,35 @@ extern "C" {
 
 /* ---- elementwise: y has x's shape
  * -------------------------------------------------------------------------------- */
-TP_API tp_val tp_neg(tp_graph *g, tp_val x); /* -x */
-TP_API tp_val tp_abs(tp_graph *g, tp_val x); /* |x|; gradient sign(x) */
-TP_API tp_val tp_exp(tp_graph *g, tp_val x); /* e^x */
-TP_API tp_val tp_log(tp_graph *g, tp_val x); /* ln x */
-TP_API tp_val tp_sqrt(tp_graph *g, tp_val x); /* x^(1/2) */
-TP_API tp_val tp_rsqrt(tp_graph *g, tp_val x); /* x^(-1/2) */
-TP_API tp_val tp_sign(tp_graph *g, tp_val x); /* -1, 0 or 1; gradient 0 */
-TP_API tp_val tp_tanh(tp_graph *g, tp_val x); /* tanh x */
-TP_API tp_val tp_sigmoid(tp_graph *g, tp_val x); /* 1 / (1 + e^-x) */
-TP_API tp_val tp_relu(tp_graph *g, tp_val x); /* max(x, 0) */
+TP_API tp_val tp_neg(tp_graph *g, tp_val x);                      /* -x */
+TP_API tp_val tp_abs(tp_graph *g, tp_val x);                      /* |x|; gradient sign(x) */
+TP_API tp_val tp_exp(tp_graph *g, tp_val x);                      /* e^x */
+TP_API tp_val tp_log(tp_graph *g, tp_val x);                      /* ln x */
+TP_API tp_val tp_sqrt(tp_graph *g, tp_val x);                     /* x^(1/2) */
+TP_API tp_val tp_rsqrt(tp_graph *g, tp_val x);                    /* x^(-1/2) */
+TP_API tp_val tp_sign(tp_graph *g, tp_val x);                     /* -1, 0 or 1; gradient 0 */
+TP_API tp_val tp_tanh(tp_graph *g, tp_val x);                     /* tanh x */
+TP_API tp_val tp_sigmoid(tp_graph *g, tp_val x);                  /* 1 / (1 + e^-x) */
+TP_API tp_val tp_relu(tp_graph *g, tp_val x);                     /* max(x, 0) */
 TP_API tp_val tp_leaky_relu(tp_graph *g, tp_val x, double alpha); /* x > 0 ? x : alpha x */
-TP_API tp_val tp_elu(tp_graph *g, tp_val x, double alpha); /* x > 0 ? x : alpha (e^x - 1) */
-TP_API tp_val tp_gelu(tp_graph *g, tp_val x); /* x Phi(x), exact (erf), Hendrycks & Gimpel 2016 */
-TP_API tp_val tp_silu(tp_graph *g, tp_val x); /* x sigmoid(x) */
+TP_API tp_val tp_elu(tp_graph *g, tp_val x, double alpha);        /* x > 0 ? x : alpha (e^x - 1) */
+TP_API tp_val tp_gelu(tp_graph *g, tp_val x);     /* x Phi(x), exact (erf), Hendrycks & Gimpel 2016 */
+TP_API tp_val tp_silu(tp_graph *g, tp_val x);     /* x sigmoid(x) */
 TP_API tp_val tp_softplus(tp_graph *g, tp_val x); /* ln(1 + e^x), stable for large |x| */
-TP_API tp_val tp_clip(tp_graph *g, tp_val x, double lo, double hi); /* min(max(x, lo), hi); gradient 1 inside */
+TP_API tp_val tp_clip(tp_graph *g, tp_val x, double lo,
+                      double hi); /* min(max(x, lo), hi); gradient 1 inside */
 
 /* Gradients of the above, given y or x and dy: dx, of x's shape. */
-TP_API tp_val tp_relu_grad(tp_graph *g, tp_val y, tp_val dy); /* y > 0 ? dy : 0 */
+TP_API tp_val tp_relu_grad(tp_graph *g, tp_val y, tp_val dy);                     /* y > 0 ? dy : 0 */
 TP_API tp_val tp_leaky_relu_grad(tp_graph *g, tp_val x, tp_val dy, double alpha); /* x > 0 ? dy : alpha dy */
 TP_API tp_val tp_elu_grad(tp_graph *g, tp_val x, tp_val dy, double alpha); /* x > 0 ? dy : alpha e^x dy */
-TP_API tp_val tp_gelu_grad(tp_graph *g, tp_val x, tp_val dy); /* (Phi(x) + x phi(x)) dy */
-TP_API tp_val tp_silu_grad(tp_graph *g, tp_val x, tp_val dy); /* s (1 + x (1 - s)) dy, s = sigmoid(x) */
+TP_API tp_val tp_gelu_grad(tp_graph *g, tp_val x, tp_val dy);              /* (Phi(x) + x phi(x)) dy */
+TP_API tp_val tp_silu_grad(tp_graph *g, tp_val x, tp_val dy);     /* s (1 + x (1 - s)) dy, s = sigmoid(x) */
 TP_API tp_val tp_softplus_grad(tp_graph *g, tp_val x, tp_val dy); /* sigmoid(x) dy */
-TP_API tp_val tp_tanh_grad(tp_graph *g, tp_val y, tp_val dy); /* (1 - y^2) dy */
-TP_API tp_val tp_sigmoid_grad(tp_graph *g, tp_val y, tp_val dy); /* y (1 - y) dy */
-TP_API tp_val tp_clip_grad(tp_graph *g, tp_val x, tp_val dy, double lo, double hi); /* lo <= x <= hi ? dy : 0 */
+TP_API tp_val tp_tanh_grad(tp_graph *g, tp_val y, tp_val dy);     /* (1 - y^2) dy */
+TP_API tp_val tp_sigmoid_grad(tp_graph *g, tp_val y, tp_val dy);  /* y (1 - y) dy */
+TP_API tp_val tp_clip_grad(tp_graph *g, tp_val x, tp_val dy, double lo,
+                           double hi); /* lo <= x <= hi ? dy : 0 */
 
 /* Two inputs, broadcast against each other as in NumPy and ONNX; y has the broadcast shape. */
 TP_API tp_val tp_add(tp_graph *g, tp_val a, tp_val b);
@@ -70,8 +73,10 @@ TP_API tp_val tp_div(tp_graph *g, tp_val a, tp_val b);
 TP_API tp_val tp_pow(tp_graph *g, tp_val a, tp_val b); /* a^b; gradient for b needs a > 0 */
 TP_API tp_val tp_min(tp_graph *g, tp_val a, tp_val b); /* gradient goes to a on a tie */
 TP_API tp_val tp_max(tp_graph *g, tp_val a, tp_val b); /* gradient goes to a on a tie */
-TP_API tp_val tp_greater(tp_graph *g, tp_val a, tp_val b); /* 1 where a > b, else 0, in a's dtype; gradient 0 */
-TP_API tp_val tp_where(tp_graph *g, tp_val cond, tp_val a, tp_val b); /* cond != 0 ? a : b; three-way broadcast */
+TP_API tp_val tp_greater(tp_graph *g, tp_val a,
+                         tp_val b); /* 1 where a > b, else 0, in a's dtype; gradient 0 */
+TP_API tp_val tp_where(tp_graph *g, tp_val cond, tp_val a,
+                       tp_val b); /* cond != 0 ? a : b; three-way broadcast */
 
 /* ---- reduce and shape
  * -------------------------------------------------------------------------------------------- */
@@ -83,18 +88,20 @@ typedef struct tp_reduce_attr {
 } tp_reduce_attr;
 TP_API tp_val tp_reduce_sum(tp_graph *g, tp_val x, uint32_t axes, int keep);
 TP_API tp_val tp_reduce_mean(tp_graph *g, tp_val x, uint32_t axes, int keep);
-TP_API tp_val tp_reduce_max(tp_graph *g, tp_val x, uint32_t axes, int keep); /* gradient shared equally among ties */
+TP_API tp_val tp_reduce_max(tp_graph *g, tp_val x, uint32_t axes,
+                            int keep); /* gradient shared equally among ties */
 TP_API tp_val tp_reduce_max_grad(tp_graph *g, tp_val x, tp_val y, tp_val dy,
-                          uint32_t axes); /* y, dy: kept dimensions */
+                                 uint32_t axes); /* y, dy: kept dimensions */
 TP_API tp_val tp_expand(tp_graph *g, tp_val x,
-                 tp_shape shape); /* broadcast x to shape (which must have x's last dims or 1) */
+                        tp_shape shape); /* broadcast x to shape (which must have x's last dims or 1) */
 TP_API tp_val tp_reshape(tp_graph *g, tp_val x, tp_shape shape); /* a view; one dimension may be -1 */
 TP_API tp_val tp_flatten(tp_graph *g, tp_val x, int axis); /* (prod d[:axis], prod d[axis:]); a reshape */
-TP_API tp_val tp_detach(tp_graph *g, tp_val x); /* x; gradient 0. A view */
+TP_API tp_val tp_detach(tp_graph *g, tp_val x);            /* x; gradient 0. A view */
 typedef struct tp_transpose_attr {
     int perm[TP_MAX_DIMS];
 } tp_transpose_attr;
-TP_API tp_val tp_transpose(tp_graph *g, tp_val x, const int *perm); /* y.d[i] = x.d[perm[i]]; perm has nd entries */
+TP_API tp_val tp_transpose(tp_graph *g, tp_val x,
+                           const int *perm); /* y.d[i] = x.d[perm[i]]; perm has nd entries */
 typedef struct tp_concat_attr {
     int axis;
 } tp_concat_attr;
@@ -104,8 +111,9 @@ typedef struct tp_slice_attr {
     int64_t begin, end;
 } tp_slice_attr;
 TP_API tp_val tp_slice(tp_graph *g, tp_val x, int axis, int64_t begin,
-                int64_t end); /* x[begin:end] along axis; any dtype */
-TP_API void tp_split(tp_graph *g, tp_val x, int axis, int n, const int64_t *sizes, tp_val *out); /* n slices */
+                       int64_t end); /* x[begin:end] along axis; any dtype */
+TP_API void tp_split(tp_graph *g, tp_val x, int axis, int n, const int64_t *sizes,
+                     tp_val *out); /* n slices */
 typedef struct tp_pad_attr {
     int64_t before[TP_MAX_DIMS], after[TP_MAX_DIMS];
     double value;
@@ -158,7 +166,8 @@ typedef struct tp_conv_grad_attr {
 typedef struct tp_pool_attr {
     int64_t kernel[2], stride[2], pad[2]; /* zero stride: kernel; pad <= kernel / 2 */
 } tp_pool_attr;
-TP_API tp_val tp_max_pool(tp_graph *g, tp_val x, tp_pool_attr attr); /* first maximum wins; padding never does */
+TP_API tp_val tp_max_pool(tp_graph *g, tp_val x,
+                          tp_pool_attr attr); /* first maximum wins; padding never does */
 TP_API tp_val tp_max_pool_grad(tp_graph *g, tp_val x, tp_val y, tp_val dy, tp_pool_attr attr);
 TP_API tp_val tp_avg_pool(tp_graph *g, tp_val x, tp_pool_attr attr); /* padding counts in the divisor */
 TP_API tp_val tp_avg_pool_grad(tp_graph *g, tp_shape x_shape, tp_val dy, tp_pool_attr attr);
@@ -180,13 +189,13 @@ typedef struct tp_norm_attr {
     int64_t groups; /* group_norm only */
 } tp_norm_attr;
 TP_API tp_val tp_batch_norm(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, tp_val running_mean,
-                     tp_val running_var, tp_val weight, double epsilon, double momentum);
+                            tp_val running_var, tp_val weight, double epsilon, double momentum);
 /* dx, dgamma (+1), dbeta (+2) of batch_norm, given its mean and rstd. */
 TP_API tp_val tp_batch_norm_grad(tp_graph *g, tp_val x, tp_val gamma, tp_val mean, tp_val rstd, tp_val dy,
-                          tp_val weight);
+                                 tp_val weight);
 /* Evaluation and frozen mode: running statistics are constants; differentiable in x, gamma and beta. */
 TP_API tp_val tp_batch_norm_eval(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, tp_val mean, tp_val var,
-                          double epsilon);
+                                 double epsilon);
 /* Layer norm over the last dimension (Ba et al. 2016): gamma, beta (D). Outputs: y, mean (rows), rstd (rows).
  */
 TP_API tp_val tp_layer_norm(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, double epsilon);
@@ -194,7 +203,7 @@ TP_API tp_val tp_layer_norm_grad(tp_graph *g, tp_val x, tp_val gamma, tp_val mea
 /* Group norm of x (N,C,...) (Wu & He 2018): gamma, beta (C). Outputs: y, mean (N,groups), rstd (N,groups). */
 TP_API tp_val tp_group_norm(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, int64_t groups, double epsilon);
 TP_API tp_val tp_group_norm_grad(tp_graph *g, tp_val x, tp_val gamma, tp_val mean, tp_val rstd, tp_val dy,
-                          int64_t groups);
+                                 int64_t groups);
 
 /* ---- embedding
  * --------------------------------------------------------------------------------------------------- */
@@ -212,9 +221,9 @@ typedef struct tp_embedding_attr {
 
 /* ---- softmax and losses
  * ------------------------------------------------------------------------------------------ */
-TP_API tp_val tp_softmax(tp_graph *g, tp_val x); /* over the last dimension */
-TP_API tp_val tp_softmax_grad(tp_graph *g, tp_val y, tp_val dy); /* y (dy - <y, dy>) */
-TP_API tp_val tp_log_softmax(tp_graph *g, tp_val x); /* x - logsumexp(x), last dimension */
+TP_API tp_val tp_softmax(tp_graph *g, tp_val x);                     /* over the last dimension */
+TP_API tp_val tp_softmax_grad(tp_graph *g, tp_val y, tp_val dy);     /* y (dy - <y, dy>) */
+TP_API tp_val tp_log_softmax(tp_graph *g, tp_val x);                 /* x - logsumexp(x), last dimension */
 TP_API tp_val tp_log_softmax_grad(tp_graph *g, tp_val y, tp_val dy); /* dy - e^y sum(dy) */
 
 /* Losses give one value for each row: l (N). Averages and sample weights are graph code (see
@@ -225,9 +234,10 @@ TP_API tp_val tp_log_softmax_grad(tp_graph *g, tp_val y, tp_val dy); /* dy - e^y
 typedef struct tp_xent_attr {
     double smoothing;
 } tp_xent_attr;
-TP_API tp_val tp_softmax_cross_entropy(tp_graph *g, tp_val x, tp_val target, tp_val class_weight, double smoothing);
-TP_API tp_val tp_softmax_cross_entropy_grad(tp_graph *g, tp_val x, tp_val target, tp_val class_weight, tp_val dl,
-                                     double smoothing);
+TP_API tp_val tp_softmax_cross_entropy(tp_graph *g, tp_val x, tp_val target, tp_val class_weight,
+                                       double smoothing);
+TP_API tp_val tp_softmax_cross_entropy_grad(tp_graph *g, tp_val x, tp_val target, tp_val class_weight,
+                                            tp_val dl, double smoothing);
 /* l (N) = mean over the columns of max(x,0) - x t + ln(1 + e^-|x|); x, t (N,C). */
 TP_API tp_val tp_bce_with_logits(tp_graph *g, tp_val x, tp_val target);
 TP_API tp_val tp_bce_with_logits_grad(tp_graph *g, tp_val x, tp_val target, tp_val dl);
@@ -245,8 +255,8 @@ typedef struct tp_regression_attr {
     double param; /* huber: delta > 0; quantile: q in (0,1) */
 } tp_regression_attr;
 TP_API tp_val tp_regression_loss(tp_graph *g, tp_val x, tp_val target, tp_regression_kind kind, double param);
-TP_API tp_val tp_regression_loss_grad(tp_graph *g, tp_val x, tp_val target, tp_val dl, tp_regression_kind kind,
-                               double param);
+TP_API tp_val tp_regression_loss_grad(tp_graph *g, tp_val x, tp_val target, tp_val dl,
+                                      tp_regression_kind kind, double param);
 TP_API tp_val tp_mse(tp_graph *g, tp_val x, tp_val target);
 TP_API tp_val tp_mae(tp_graph *g, tp_val x, tp_val target);
 TP_API tp_val tp_huber(tp_graph *g, tp_val x, tp_val target, double delta);
@@ -267,9 +277,10 @@ typedef struct tp_random_attr {
     tp_shape shape;
     double a, b;
 } tp_random_attr;
-TP_API tp_val tp_random_uniform(tp_graph *g, tp_val counter, uint32_t stream, tp_shape shape, double lo, double hi);
+TP_API tp_val tp_random_uniform(tp_graph *g, tp_val counter, uint32_t stream, tp_shape shape, double lo,
+                                double hi);
 TP_API tp_val tp_random_normal(tp_graph *g, tp_val counter, uint32_t stream, tp_shape shape, double mean,
-                        double std);
+                               double std);
 /* y = x / (1 - rate) with probability 1 - rate, else 0. Its gradient is itself with the same stream. 0 <=
  * rate < 1. */
 typedef struct tp_dropout_attr {
@@ -295,13 +306,16 @@ TP_API tp_val tp_sample_index(tp_graph *g, tp_val counter, tp_val rows, tp_sampl
  * of any dtype; shift, scale (L) or absent: L divides the row length and repeats for each run of row_len / L
  * elements (per feature: L = row length; per channel: L = C). Images (N,C,H,W) may be augmented: shift by up
  * to crop pixels each way into zeros (after normalisation) and mirrored, keyed by (seed, epoch, sample).
- * counter is needed only then. */
+ * counter is needed only then. With attr.staged the rows were put into data in batch order already: y takes
+ * rows first, first + 1, ... of data, and index only says which samples they are. */
 typedef struct tp_gather_attr {
     int ids, crop, hflip;
     int64_t steps_per_epoch;
+    int staged;
+    int64_t first;
 } tp_gather_attr;
-TP_API tp_val tp_gather_batch(tp_graph *g, tp_val data, tp_val index, tp_val shift, tp_val scale, tp_val counter,
-                       tp_gather_attr attr);
+TP_API tp_val tp_gather_batch(tp_graph *g, tp_val data, tp_val index, tp_val shift, tp_val scale,
+                              tp_val counter, tp_gather_attr attr);
 
 /* Tensors that one multi-tensor op takes at most. */
 #define TP_MAX_TENSORS 1024
@@ -342,11 +356,11 @@ TP_API int tp_optimizer_states(tp_optimizer_kind kind);
  * t int64 (1) after tp_count; clip from tp_clip_norm (nothing is written when ok is 0); table float32 (n,2):
  * lr multiplier and weight decay of each tensor. */
 TP_API void tp_optimize(tp_graph *g, tp_val lr, tp_val t, tp_val clip, tp_val table, int n, const tp_val *w,
-                 const tp_val *dw, const tp_val *s1, const tp_val *s2, tp_optimizer_attr attr);
+                        const tp_val *dw, const tp_val *s1, const tp_val *s2, tp_optimizer_attr attr);
 /* EFFECT: as tp_optimize for one table w (V,D), on the rows of tp_embedding_rows only (rows i64 (B), dw
  * (B,D)); rows of -1 are skipped, and decay touches only the rows of the batch. table (1,2). */
-TP_API void tp_optimize_rows(tp_graph *g, tp_val lr, tp_val t, tp_val clip, tp_val table, tp_val w, tp_val rows,
-                      tp_val dw, tp_val s1, tp_val s2, tp_optimizer_attr attr);
+TP_API void tp_optimize_rows(tp_graph *g, tp_val lr, tp_val t, tp_val clip, tp_val table, tp_val w,
+                             tp_val rows, tp_val dw, tp_val s1, tp_val s2, tp_optimizer_attr attr);
 /* EFFECT: ema[i] = decay ema[i] + (1 - decay) w[i] where ok. */
 typedef struct tp_ema_attr {
     double decay;

@@ -28,7 +28,8 @@ typedef struct tp_plan_opts {
 
 /* opts may be NULL. Errors: the graph's own; TP_ENOMEM (bytes asked); TP_EUNSUP naming op, shapes, device and
  * why each implementation declined. Free with tp_plan_free. */
-TP_API tp_status tp_plan_new(tp_plan **out, const tp_graph *g, tp_device *dev, const tp_plan_opts *opts) TP_MUST_USE;
+TP_API tp_status tp_plan_new(tp_plan **out, const tp_graph *g, tp_device *dev, const tp_plan_opts *opts)
+    TP_MUST_USE;
 TP_API void tp_plan_free(tp_plan *p); /* NULL is fine */
 
 /* Runs every node once. Makes no allocation. Errors: TP_EDEVICE, TP_EINTERNAL. */
@@ -43,7 +44,6 @@ TP_API size_t tp_plan_arena_bytes(const tp_plan *p);
 /* The program as text, a line a node: number, scope, op, shapes, implementation, why faster ones declined,
  * bytes, FLOPs, arena offset and (timed) microseconds of the last run. Caller frees with tp_text_free. */
 TP_API tp_status tp_plan_text(const tp_plan *p, char **out) TP_MUST_USE;
-TP_API void tp_text_free(char *text);
 
 #ifdef __cplusplus
 }

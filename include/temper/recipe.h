@@ -37,6 +37,7 @@ typedef struct tp_recipe {
         int n_inputs;
         char target[TP_RECIPE_TEXT];
         tp_target_kind target_kind;
+        tp_norm_kind target_normalize;
         int64_t classes;
         char weight[TP_RECIPE_TEXT], time[TP_RECIPE_TEXT];
         tp_split_kind split;
@@ -46,6 +47,7 @@ typedef struct tp_recipe {
         int64_t split_seed;
         char split_dataset[TP_RECIPE_TEXT];
         tp_nonfinite nonfinite;
+        int64_t resident_bytes;
     } data;
     struct {
         tp_builder builder;
@@ -65,6 +67,8 @@ typedef struct tp_recipe {
     double lr, weight_decay, clip_norm, ema;
     int decay_all;
     tp_schedule schedule;
+    tp_plateau plateau; /* which way is better comes from the metric */
+    char plateau_metric[TP_LAYER_NAME_SIZE];
     struct {
         int64_t batch, epochs, accumulate, seed, report, save, keep, max_bad_steps;
         char metrics[TP_RECIPE_METRICS][TP_LAYER_NAME_SIZE];

@@ -10,7 +10,7 @@ extern "C" {
 
 #define TP_RUN_METRICS (TP_RECIPE_METRICS + 1)
 
-/* Metrics of one part; names[0] is "loss". */
+/* Metrics of one part; in training, names[0] is "loss": its mean, on the normalised target where there is one. */
 typedef struct tp_run_part {
     int n; /* 0: there is no such part */
     const char *names[TP_RUN_METRICS];
@@ -40,7 +40,7 @@ typedef struct tp_run_opts {
 } tp_run_opts;
 #define TP_RUN_OPTS_INIT                                                                                     \
     {                                                                                                        \
-        sizeof(tp_run_opts), NULL, NULL, "auto", 0, NULL, NULL, NULL, NULL                                         \
+        sizeof(tp_run_opts), NULL, NULL, "auto", 0, NULL, NULL, NULL, NULL                                   \
     }
 
 typedef struct tp_run_result {
@@ -65,18 +65,32 @@ typedef struct tp_evaluate_opts {
     double from, to;
     int n_metrics; /* 0: what the model's task asks */
     const char *const *metrics;
-    float **outputs; /* NULL, or where to leave the outputs (rows, n_outputs): free with tp_outputs_free */
-    int64_t *rows;   /* NULL, or their number */
+    const char *weight; /* NULL, or the dataset of one weight a sample */
+    const char *slice;  /* NULL, or a dataset of one integer a sample: the metrics again for each value */
+    int by_class;       /* precision, recall, F1 and support of each class or label */
 } tp_evaluate_opts;
 #define TP_EVALUATE_OPTS_INIT                                                                                \
     {                                                                                                        \
-        sizeof(tp_evaluate_opts), NULL, "auto", NULL, NULL, 0.0, 0.0, 0, NULL, NULL, NULL                    \
+        sizeof(tp_evaluate_opts), NULL, "auto", NULL, NULL, 0.0, 0.0, 0, NULL, NULL, NULL, 0                 \
     }
 
+/* What came of it; free what it holds with tp_evaluation_clear. */
+typedef struct tp_evaluation {
+    int64_t rows, width;
+    float *outputs; /* (rows, width): logits, or values in the target's own units */
+    tp_run_part scores; /* the metrics alone: a model does not know which loss it was trained with */
+    tp_class_score *classes; /* (n_classes), with by_class */
+    int64_t n_classes;
+    tp_slices slices; /* with slice; its metrics are scores' */
+} tp_evaluation;
+
 /* Measures a model file on new data, with the normalisation it carries. Errors: as for data and models. */
-TP_API tp_status tp_run_evaluate(const char *model, const tp_evaluate_opts *opts, tp_run_part *result)
+TP_API tp_status tp_run_evaluate(const char *model, const tp_evaluate_opts *opts, tp_evaluation *result)
     TP_MUST_USE;
-TP_API void tp_outputs_free(float *outputs);
+/* The same without a target in the data: outputs alone. */
+TP_API tp_status tp_run_predict(const char *model, const tp_evaluate_opts *opts, tp_evaluation *result)
+    TP_MUST_USE;
+TP_API void tp_evaluation_clear(tp_evaluation *e);
 
 /* Writes a model with all that is needed to use it: layers, inputs, normalisation, target. */
 TP_API tp_status tp_model_save(tp_model *m, tp_device *dev, const char *target, const char *path) TP_MUST_USE;

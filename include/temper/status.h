@@ -46,7 +46,8 @@ TP_API int tp_status_exit_code(tp_status st);
 
 /* Sets this thread's line and returns st. file and line are where the failure was found; they are shown only
  * at log level TP_LOG_DEBUG. Used through TP_CHECK and TP_FAIL. */
-TP_API tp_status tp_error_set(tp_status st, const char *file, int line, const char *format, ...) TP_PRINTF(4, 5);
+TP_API tp_status tp_error_set(tp_status st, const char *file, int line, const char *format, ...)
+    TP_PRINTF(4, 5);
 
 /* Fails with a status and a message. */
 #define TP_FAIL(st, ...) return tp_error_set((st), __FILE__, __LINE__, __VA_ARGS__)
@@ -88,6 +89,9 @@ typedef void (*tp_log_fn)(void *user, tp_log_level level, const char *line);
 
 /* Installs the process-wide log callback; NULL silences the library, which is how it starts. */
 TP_API void tp_log_set(tp_log_fn fn, void *user);
+
+/* Frees a text the library has given out; NULL is fine. */
+TP_API void tp_text_free(char *text);
 
 TP_API void tp_log_line(tp_log_level level, const char *format, ...) TP_PRINTF(2, 3);
 

@@ -39,14 +39,15 @@ typedef struct tp_train_opts {
 #define TP_TRAIN_OPTS_INIT                                                                                   \
     {                                                                                                        \
         sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0}, 0.01, 0,  \
-            0.0, 0.0, 64, 1, 0, 0                                                                               \
+            0.0, 0.0, 64, 1, 0, 0                                                                            \
     }
 
 typedef struct tp_trainer tp_trainer;
 
 /* Compiles the training step for dev, which the model lives on. dev, model and data are borrowed and must
- * outlive the trainer; data must be resident. Errors: TP_EINVAL (options), TP_EDATA (data and model do not
- * fit), TP_ENOMEM, TP_EUNSUP. */
+ * outlive the trainer. Inputs that are not resident are read from their files while training runs. Without a
+ * target, or without a training part, the trainer can only predict. Errors: TP_EINVAL (options), TP_EDATA
+ * (data and model do not fit), TP_ENOMEM, TP_EUNSUP. */
 TP_API tp_status tp_trainer_new(tp_trainer **out, tp_device *dev, tp_model *model, const tp_data *data,
                                 const tp_train_opts *opts) TP_MUST_USE;
 TP_API void tp_trainer_free(tp_trainer *t); /* NULL is fine */
@@ -61,11 +62,14 @@ typedef struct tp_step_result {
     int applied;
 } tp_step_result;
 
-/* Runs step number `step` (from 0) with this learning rate. Makes no allocation. */
+/* Runs step number `step` (from 0) with this learning rate. Makes no allocation, unless the data is streamed
+ * and `step` does not follow the step before. Errors: those of reading the files when the data is streamed.
+ */
 TP_API tp_status tp_trainer_step(tp_trainer *t, int64_t step, double lr, tp_step_result *result) TP_MUST_USE;
 
 /* The model's outputs for every row of a part, in the order of its table: outputs (rows, n_outputs), host
- * memory of the caller. use_ema: with the averaged weights. loss (may be NULL): mean loss of the part. */
+ * memory of the caller, in the target's own units. use_ema: with the averaged weights. loss (may be NULL):
+ * mean loss of the part, on the normalised target where there is one; NaN without a target. */
 TP_API tp_status tp_trainer_predict(tp_trainer *t, tp_part part, int use_ema, float *outputs, double *loss)
     TP_MUST_USE;
 

@@ -208,6 +208,13 @@ static void augment_row(const gather_job *j, float *y, float *copy, int64_t samp
     augment(y, copy, s.d[1], s.d[2], s.d[3], dy, dx, a->hflip && (r.v[2] >> 31));
 }
 
+/* The row of data that output row b comes from. */
+static int64_t row_of(const tp_call *c, int64_t b)
+{
+    const tp_gather_attr *a = c->attr;
+    return a->staged ? a->first + b : tp_get_int(&c->in[IN_INDEX], b);
+}
+
 static void gather_piece(void *ctx, int64_t begin, int64_t end)
 {
     const gather_job *j = ctx;
@@ -218,15 +225,14 @@ static void gather_piece(void *ctx, int64_t begin, int64_t end)
     const int has_norm = c->in[IN_SCALE].dtype != TP_DTYPE_NONE;
 
     for (int64_t b = begin; b < end; b++) {
-        const int64_t sample = tp_get_int(&c->in[IN_INDEX], b);
-        const char *x = (const char *)data->data + (size_t)sample * row_bytes;
+        const char *x = (const char *)data->data + (size_t)row_of(c, b) * row_bytes;
         float *y = tp_out_f32(c, 0) + b * j->row;
         to_float(y, x, data->dtype, j->row);
         if (has_norm)
             normalise(y, tp_in_f32(c, IN_SHIFT), tp_in_f32(c, IN_SCALE), tp_len(&c->in[IN_SCALE]), j->run,
                       j->row);
         if (a->crop > 0 || a->hflip)
-            augment_row(j, y, (float *)c->scratch + b * j->row, sample);
+            augment_row(j, y, (float *)c->scratch + b * j->row, tp_get_int(&c->in[IN_INDEX], b));
     }
 }
 
@@ -235,7 +241,7 @@ static void gather_ids(const tp_call *c, int64_t row)
     int64_t *y = c->out[0].data;
     for (int64_t b = 0, n = tp_len(&c->in[IN_INDEX]); b < n; b++)
         for (int64_t k = 0; k < row; k++)
-            y[b * row + k] = tp_get_int(&c->in[IN_DATA], tp_get_int(&c->in[IN_INDEX], b) * row + k);
+            y[b * row + k] = tp_get_int(&c->in[IN_DATA], row_of(c, b) * row + k);
 }
 
 static int64_t row_len(tp_shape s)
@@ -297,7 +303,7 @@ static tp_status gather_ref(const tp_call *c)
         const int64_t sample = tp_get_int(&c->in[IN_INDEX], b);
         for (int64_t k = 0; k < row; k++) {
             const int64_t from = source_of(c, sample, k);
-            double v = from >= 0 ? element(&c->in[IN_DATA], sample * row + from) : 0.0;
+            double v = from >= 0 ? element(&c->in[IN_DATA], row_of(c, b) * row + from) : 0.0;
             if (has_norm && from >= 0)
                 v = (v - tp_get(&c->in[IN_SHIFT], k / run)) * tp_get(&c->in[IN_SCALE], k / run);
             tp_set(&c->out[0], b * row + k, v);
@@ -337,6 +343,9 @@ static tp_status infer_gather(tp_infer *x)
 
     TP_CHECK(x->shape[0].nd >= 1 && x->dtype[1] == TP_I64 && x->shape[1].nd == 1, TP_ESHAPE,
              "wants data (N,...) and index int64 (B)");
+    TP_CHECK(!a->staged || (a->first >= 0 && a->first + x->shape[1].d[0] <= x->shape[0].d[0]), TP_ESHAPE,
+             "staged rows %lld and on for an index of %lld, data has %lld", (long long)a->first,
+             (long long)x->shape[1].d[0], (long long)x->shape[0].d[0]);
     TP_CHECK(!a->ids || tp_is_int(x->dtype[0]), TP_ESHAPE, "ids are %s, want integers",
              tp_dtype_name(x->dtype[0]));
     TP_TRY(check_norm(x));
@@ -350,14 +359,22 @@ static tp_status infer_gather(tp_infer *x)
     return TP_OK;
 }
 
-static const tp_gather_attr gather_plain = {0, 0, 0, 0}, gather_ids_attr = {1, 0, 0, 0},
-                            gather_augment = {0, 2, 1, 7};
+static const tp_gather_attr gather_plain = {0}, gather_ids_attr = {.ids = 1},
+                            gather_augment = {.crop = 2, .hflip = 1, .steps_per_epoch = 7},
+                            gather_staged = {.crop = 1,
+                                             .hflip = 1,
+                                             .steps_per_epoch = 7,
+                                             .staged = 1,
+                                             .first = 3},
+                            gather_ids_staged = {.ids = 1, .staged = 1, .first = 2};
 static const tp_case cases_gather[] = {
     {"20x5:f32,9:i64,-,-,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
     {"20x6:u8,9:i64,6,6,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
     {"20x3x4x5:i16,9:i64,3,3,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
     {"20:i32,9:i64,-,-,-", -1.0, 1.0, 20, &gather_ids_attr, 0, 0},
     {"20x2x8x9:u8,33:i64,2,2,2:u64", -1.0, 1.0, 20, &gather_augment, 0, 0},
+    {"9x2x5x4:u8,6:i64,2,2,2:u64", -1.0, 1.0, 50, &gather_staged, 0, 0},
+    {"8x2:i32,6:i64,-,-,-", -1.0, 1.0, 50, &gather_ids_staged, 0, 0},
 };
 static const tp_impl gather_cpu = {"simd", gather_prepare, gather_run, NULL, 0};
 static const tp_impl gather_cpu_ref = {"ref", accept_any, gather_ref, NULL, 0};

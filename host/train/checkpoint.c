@@ -1,0 +1,220 @@
+/* checkpoint.c - everything a run needs to go on bit for bit, as generations of one safetensors file each. */
+#include "host/core/mem.h"
+#include "host/train/run_parts.h"
+#include "temper/safetensors.h"
+#include <dirent.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MOST_CHECKPOINTS 1024
+#define CHECKPOINT       "checkpoints/gen-%020lld.safetensors"
+
+/* Steps of the checkpoints in the run, newest first. */
+static int list_checkpoints(const tp_run *u, int64_t *steps, int most)
+{
+    char folder[TP_RUN_PATH];
+    int n = 0;
+
+    if (tp_run_path(u, folder, "checkpoints", 0) != TP_OK)
+        return 0;
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        long long step;
+        int end = 0;
+        if (sscanf(e->d_name, "gen-%20lld.safetensors%n", &step, &end) != 1 || end == 0 ||
+            e->d_name[end] != '\0' || n == most)
+            continue;
+        int at = n++;
+        for (; at > 0 && steps[at - 1] < step; at--)
+            steps[at] = steps[at - 1];
+        steps[at] = step;
+    }
+    if (d != NULL)
+        closedir(d);
+    return n;
+}
+
+static tp_status collect(tp_run *u, tp_tensors *t)
+{
+    for (int i = 0; i < tp_trainer_n_states(u->trainer); i++) {
+        const tp_state_tensor *s = tp_trainer_state(u->trainer, i);
+        void *dst = NULL;
+        TP_TRY(tp_tensors_add(t, s->name, s->tensor.dtype, s->tensor.shape, &dst));
+        TP_TRY(tp_device_download(u->dev, dst, s->tensor.data, tp_tensor_bytes(&s->tensor)));
+    }
+    return TP_OK;
+}
+
+/* What a resumed run must share with the run it goes on from, or its bits mean nothing. */
+static tp_status fingerprint(const tp_run *u, char **out)
+{
+    char *text = NULL;
+    TP_TRY(tp_recipe_text(u->r, &text));
+    const tp_status st = tp_format(out, "%s\ndata %s\n", text, tp_data_hash(u->data));
+    tp_text_free(text);
+    return st;
+}
+
+/* What the reports so far have left, as numbers that are read back exactly. */
+static tp_status set_progress(const tp_run *u, tp_tensors *t)
+{
+    char text[256];
+
+    snprintf(text, sizeof(text), "%.17g %.17g %.17g", u->best.best, u->best.best_step, u->best.since_best);
+    TP_TRY(tp_tensors_meta_set(t, "temper.best", text));
+    snprintf(text, sizeof(text), "%.17g %.17g %.17g %.17g", u->plateau.scale, u->plateau.best, u->plateau.bad,
+             u->plateau.cooldown_left);
+    return tp_tensors_meta_set(t, "temper.plateau", text);
+}
+
+static int take_numbers(const tp_tensors *t, const char *key, int n, double *const *out)
+{
+    const char *at = tp_tensors_meta(t, key);
+
+    for (int i = 0; i < n && at != NULL; i++) {
+        char *end = NULL;
+        *out[i] = strtod(at, &end);
+        at = end != at ? end : NULL;
+    }
+    return at != NULL;
+}
+
+static tp_status take_progress(tp_run *u, const tp_tensors *t, const char *path)
+{
+    tp_early_stop_state *b = &u->best;
+    tp_plateau_state *p = &u->plateau;
+
+    TP_CHECK(take_numbers(t, "temper.best", 3, (double *[]){&b->best, &b->best_step, &b->since_best}) &&
+                 take_numbers(t, "temper.plateau", 4,
+                              (double *[]){&p->scale, &p->best, &p->bad, &p->cooldown_left}),
+             TP_EDATA, "%s: does not say how the run was going", path);
+    return TP_OK;
+}
+
+static tp_status fill_meta(tp_run *u, tp_tensors *t, int64_t step)
+{
+    char number[64], *print = NULL;
+
+    snprintf(number, sizeof(number), "%lld", (long long)step);
+    TP_TRY(tp_tensors_meta_set(t, "temper.step", number));
+    TP_TRY(set_progress(u, t));
+    TP_TRY(fingerprint(u, &print));
+    const tp_status st = tp_tensors_meta_set(t, "temper.run", print);
+    tp_free(print);
+    return st;
+}
+
+static int all_finite(const tp_tensors *t)
+{
+    for (int i = 0; i < tp_tensors_count(t); i++) {
+        const tp_tensor *x = tp_tensors_at(t, i);
+        const float *v = x->data;
+        for (int64_t k = 0, n = x->dtype == TP_F32 ? tp_shape_len(x->shape) : 0; k < n; k++)
+            if (!isfinite(v[k]))
+                return 0;
+    }
+    return 1;
+}
+
+static void prune(const tp_run *u)
+{
+    char path[TP_RUN_PATH];
+    int64_t steps[MOST_CHECKPOINTS];
+    const int n = list_checkpoints(u, steps, MOST_CHECKPOINTS);
+
+    for (int i = (int)u->r->train.keep; i < n; i++)
+        if ((double)steps[i] != u->best.best_step && tp_run_path(u, path, CHECKPOINT, steps[i]) == TP_OK)
+            unlink(path);
+}
+
+tp_status tp_run_save(tp_run *u, int64_t step, int *saved)
+{
+    char path[TP_RUN_PATH];
+    tp_tensors *t = NULL;
+
+    *saved = 0;
+    if (u->o->out == NULL)
+        return TP_OK;
+    TP_TRY(tp_run_path(u, path, CHECKPOINT, step));
+    TP_TRY(tp_tensors_new(&t));
+    tp_status st = collect(u, t);
+    if (st == TP_OK && all_finite(t)) {
+        st = fill_meta(u, t, step);
+        if (st == TP_OK)
+            st = tp_tensors_save(t, path);
+        *saved = st == TP_OK;
+    }
+    tp_tensors_free(t);
+    TP_TRY(st);
+    if (*saved)
+        prune(u);
+    else
+        tp_run_note(u, "step %lld: a weight is not finite, so no checkpoint is written", (long long)step);
+    return TP_OK;
+}
+
+int tp_run_has_checkpoint(const tp_run *u)
+{
+    int64_t step;
+    return list_checkpoints(u, &step, 1) > 0;
+}
+
+static tp_status restore(tp_run *u, const tp_tensors *t, const char *path)
+{
+    for (int i = 0; i < tp_trainer_n_states(u->trainer); i++) {
+        const tp_state_tensor *s = tp_trainer_state(u->trainer, i);
+        const tp_tensor *x = tp_tensors_find(t, s->name);
+        TP_CHECK(x != NULL && x->dtype == s->tensor.dtype && tp_shape_equal(x->shape, s->tensor.shape),
+                 TP_EDATA, "%s: tensor '%s' is missing or has another shape than this run's", path, s->name);
+        TP_TRY(tp_device_upload(u->dev, s->tensor.data, x->data, tp_tensor_bytes(x)));
+    }
+    return TP_OK;
+}
+
+static tp_status check_same_run(const tp_run *u, const tp_tensors *t, const char *path)
+{
+    char *print = NULL;
+    const char *theirs = tp_tensors_meta(t, "temper.run");
+
+    TP_TRY(fingerprint(u, &print));
+    const int same = theirs != NULL && strcmp(theirs, print) == 0;
+    tp_free(print);
+    TP_CHECK(same, TP_EDATA,
+             "%s: was written by a run with another recipe or other data, so it cannot be resumed", path);
+    return TP_OK;
+}
+
+/* One checkpoint, if it is sound. */
+static tp_status load_one(tp_run *u, const tp_tensors *t, const char *path, int with_progress)
+{
+    TP_TRY(check_same_run(u, t, path));
+    TP_TRY(restore(u, t, path));
+    return with_progress ? take_progress(u, t, path) : TP_OK;
+}
+
+tp_status tp_run_load(tp_run *u, int64_t wanted, int64_t *step)
+{
+    int64_t steps[MOST_CHECKPOINTS];
+    const int n = list_checkpoints(u, steps, MOST_CHECKPOINTS);
+
+    for (int i = 0; i < n; i++) {
+        char path[TP_RUN_PATH];
+        tp_tensors *t = NULL;
+        if (wanted >= 0 && steps[i] != wanted)
+            continue;
+        TP_TRY(tp_run_path(u, path, CHECKPOINT, steps[i]));
+        const tp_status bad = tp_tensors_load(&t, path);
+        if (bad != TP_OK) {
+            tp_log_line(TP_LOG_WARNING, "checkpoint passed over: %s", tp_last_error());
+            tp_run_note(u, "checkpoint passed over: %s", tp_last_error());
+            continue;
+        }
+        const tp_status st = load_one(u, t, path, wanted < 0);
+        tp_tensors_free(t);
+        *step = steps[i];
+        return st;
+    }
+    TP_FAIL(TP_ENOENT, "%s: has no sound checkpoint to go on from", u->o->out);
+}

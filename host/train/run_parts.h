@@ -1,0 +1,71 @@
+/* run_parts.h - what the files of a run share: run.c carries it out, setup.c opens data, model and trainer,
+ * score.c measures, checkpoint.c saves and restores, run_dir.c keeps the run directory. */
+#ifndef TP_TRAIN_RUN_PARTS_H
+#define TP_TRAIN_RUN_PARTS_H
+#include "temper/run.h"
+#include <stdio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TP_RUN_PATH 4096
+
+typedef struct tp_run {
+    const tp_recipe *r;
+    const tp_run_opts *o;
+    tp_run_result *result;
+    tp_device *dev;
+    tp_data *data;
+    tp_model *model;
+    tp_trainer *trainer;
+    float *class_weight, *outputs;
+    int lock; /* -1: none */
+    FILE *metrics, *log;
+    int64_t total, per_epoch, report_every, save_every;
+    tp_early_stop early;
+    tp_early_stop_state best;
+    tp_plateau_state plateau;
+} tp_run;
+
+/* Frees everything the run holds. */
+void tp_run_close(tp_run *u);
+
+/* ---- setup.c ---- */
+
+tp_status tp_run_open_data(tp_run *u) TP_MUST_USE;
+tp_status tp_run_make_model(tp_run *u) TP_MUST_USE;
+tp_status tp_run_make_trainer(tp_run *u) TP_MUST_USE;
+
+/* ---- score.c ---- */
+
+/* Loss and metrics of a part; none when there is no such part. */
+tp_status tp_run_score(tp_run *u, tp_part part, tp_run_part *out) TP_MUST_USE;
+/* The value of this name; 0 when it is not among them. */
+int tp_run_find_score(const tp_run_part *p, const char *name, double *value);
+/* Are the metrics of the recipe known, for this task, and the named ones reported? */
+tp_status tp_run_check_metrics(const tp_run *u) TP_MUST_USE;
+
+/* ---- checkpoint.c ---- */
+
+/* saved (may be NULL): 0 when a tensor is not finite, so that nothing was written. */
+tp_status tp_run_save(tp_run *u, int64_t step, int *saved) TP_MUST_USE;
+/* wanted < 0: the newest one that is sound, with what the run has seen so far. */
+tp_status tp_run_load(tp_run *u, int64_t wanted, int64_t *step) TP_MUST_USE;
+int tp_run_has_checkpoint(const tp_run *u);
+
+/* ---- run_dir.c ---- */
+
+/* out/format, with step in it. */
+tp_status tp_run_path(const tp_run *u, char *out, const char *format, int64_t step) TP_MUST_USE;
+/* Takes the directory, writes recipe.yaml, opens metrics.jsonl and log.txt. */
+tp_status tp_run_open_dir(tp_run *u) TP_MUST_USE;
+tp_status tp_run_write_manifest(tp_run *u) TP_MUST_USE;
+void tp_run_log_report(tp_run *u, const tp_run_report *rep);
+/* A line of log.txt, with the time. */
+void tp_run_note(tp_run *u, const char *format, ...) TP_PRINTF(2, 3);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

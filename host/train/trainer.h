@@ -1,0 +1,118 @@
+/* trainer.h - what the files of the trainer share: trainer.c makes and runs it, feed.c puts data onto the
+ * device, step.c builds the training step as a graph, predict.c the evaluation pass. */
+#ifndef TP_TRAIN_TRAINER_H
+#define TP_TRAIN_TRAINER_H
+#include "host/data/stream.h"
+#include "temper/plan.h"
+#include "temper/train.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define TP_TRAINER_INPUTS 64
+#define TP_TRAINER_SPARSE 64 /* places where sparse tables are read */
+
+/* An array on the device: the data set's own memory on the CPU, a copy elsewhere, or the rows of one batch.
+ */
+typedef struct tp_staged {
+    tp_tensor tensor;
+    int owned;
+} tp_staged;
+
+/* A data set that is not resident: every batch is copied into arrays of one batch before it runs. */
+typedef struct tp_feed {
+    tp_stream *stream; /* of the training part */
+    int64_t next_step; /* whose batch the stream gives next */
+    void *host[TP_TRAINER_INPUTS + 2];
+    tp_staged *to[TP_TRAINER_INPUTS + 2];
+    int n;
+    int64_t *host_rows;
+    float *host_mask;
+    tp_tensor rows, mask; /* row numbers int64 (batch); 1 for a row, 0 for padding, float32 (batch) */
+} tp_feed;
+
+/* One evaluation pass: its own graph, because a part has its own number of rows. */
+typedef struct tp_eval_pass {
+    tp_graph *g;
+    tp_plan *plan;
+    tp_val out, loss_sum, weight_sum; /* sums are 0 where there is no target */
+} tp_eval_pass;
+
+struct tp_trainer {
+    tp_device *dev;
+    tp_model *model;
+    const tp_data *data;
+    tp_train_opts opts;
+    tp_loss_kind loss;
+    int64_t steps_per_epoch;
+
+    tp_staged inputs[TP_TRAINER_INPUTS], shift[TP_TRAINER_INPUTS], scale[TP_TRAINER_INPUTS], target, weight,
+        target_shift, target_scale, class_weight, rows[TP_PARTS];
+    tp_feed feed;
+
+    tp_tensor counter, lr;
+    tp_state_tensor *states; /* parameters first, then what the optimizer keeps */
+    int n_states;
+    int n_params;
+    int *s1, *s2, *ema; /* per parameter: index of the state tensor, -1 if none */
+    int t_state;
+
+    tp_graph *g;
+    tp_plan *plan;
+    tp_val loss_value, norm_value, clip_value;
+    tp_eval_pass eval[TP_PARTS][2]; /* [1]: with averaged weights */
+};
+
+/* A graph that reads batches of one part. */
+typedef struct tp_batch_graph {
+    tp_trainer *t;
+    tp_graph *g;
+    tp_val counter, index, weight, total; /* total: sum of the weights of the whole batch */
+    tp_val inputs[TP_TRAINER_INPUTS], shift[TP_TRAINER_INPUTS], scale[TP_TRAINER_INPUTS], target,
+        target_shift, target_scale, class_weight;
+    tp_val *params;
+} tp_batch_graph;
+
+/* ---- trainer.c ---- */
+
+tp_status tp_trainer_alloc(tp_trainer *t, tp_tensor *out, tp_dtype dtype, tp_shape shape, const char *what)
+    TP_MUST_USE;
+tp_status tp_trainer_set_counter(tp_trainer *t, uint64_t step) TP_MUST_USE;
+tp_status tp_trainer_read(tp_plan *plan, tp_val v, double *out) TP_MUST_USE;
+
+/* ---- feed.c ---- */
+
+/* Puts data set, normalisation and class weights onto the device. */
+tp_status tp_feed_stage(tp_trainer *t) TP_MUST_USE;
+void tp_feed_free(tp_trainer *t);
+
+/* Makes the batch of training step `step` the one the arrays hold; nothing to do for resident data. */
+tp_status tp_feed_train(tp_trainer *t, int64_t step) TP_MUST_USE;
+/* The next batch of a stream. */
+tp_status tp_feed_next(tp_trainer *t, tp_stream *s) TP_MUST_USE;
+
+/* Binds what the batches of a part are made from; index and weight of a batch are then in b. */
+void tp_feed_bind(tp_batch_graph *b, tp_part part, int64_t steps, int shuffle);
+/* Rows [first, first + rows of index) of the batch. */
+tp_val tp_feed_input(tp_batch_graph *b, int i, tp_val index, int64_t first, int augmented);
+tp_val tp_feed_target(tp_batch_graph *b, tp_val index, int64_t first);
+
+/* ---- step.c ---- */
+
+tp_status tp_step_build(tp_trainer *t) TP_MUST_USE;
+tp_val tp_step_bind_state(tp_batch_graph *b, int i); /* 0 for i < 0 */
+
+/* Loss of each row, and how much each counts in the mean: PyTorch divides by the class weights of the
+ * targets, so they count. */
+tp_val tp_step_row_losses(tp_batch_graph *b, tp_val out, tp_val target);
+tp_val tp_step_row_weights(tp_batch_graph *b, tp_val weight, tp_val target);
+
+/* ---- predict.c ---- */
+
+void tp_eval_free(tp_eval_pass *e);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,489 @@
+/* run_test.cc - whole runs: resume at every step, stops, divergence, busy and foreign run directories. */
+#include "temper/run.h"
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <gtest/gtest.h>
+#include <memory>
+#include <string>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vector>
+
+namespace
+{
+
+/* Everything that could break an exact resume at once: dropout, augmentation, momentum, EMA, accumulation,
+ * batch norm. */
+const char recipe_text[] = R"(
+data:
+  inputs: [{name: x, kind: image, normalize: standard, crop: 1, hflip: true}]
+  target: {name: "y", kind: class}
+  split: {by: groups, train: train, test: test}
+model:
+  layers:
+    - conv: {filters: 4, kernel: 3, padding: 1}
+    - batch_norm
+    - relu
+    - max_pool: {kernel: 2}
+    - flatten
+    - dropout: {rate: 0.3}
+    - dense: {units: 3}
+optimizer: {sgd: {lr: 0.05, momentum: 0.9}, ema: 0.9, clip_norm: 1.0}
+schedule: {kind: cosine, warmup: 0.1}
+train: {batch: 16, epochs: 2, accumulate: 2, seed: 3, report: 1, save: 1000}
+)";
+
+class Run : public testing::Test
+{
+  protected:
+    std::string dir, data, recipe;
+
+    void SetUp() override
+    {
+        char name[] = "/tmp/temper-run-XXXXXX";
+        ASSERT_NE(mkdtemp(name), nullptr);
+        dir = name;
+        const std::string make = std::string("/usr/bin/python3 ") + TEMPER_SOURCE_DIR +
+                                 "/tests/golden/make_images.py " + dir + "/images.h5";
+        ASSERT_EQ(std::system(make.c_str()), 0);
+        std::ofstream(dir + "/recipe.yaml") << recipe_text;
+        data = dir + "/images.h5";
+        recipe = dir + "/recipe.yaml";
+    }
+    void TearDown() override
+    {
+        ASSERT_EQ(std::system(("rm -rf " + dir).c_str()), 0);
+    }
+
+    /* What a run left, small enough to come through a pipe in one piece. */
+    struct Outcome {
+        tp_status st = TP_OK;
+        char line[512] = "", hash[80] = "";
+        tp_run_result result = {};
+    };
+    static int stop_at, stop;
+    static void on_report(void *, const tp_run_report *r)
+    {
+        stop = r->step == stop_at;
+    }
+
+    /* Every run has a process of its own: a resumed one must not find anything left in memory, and threads do
+     * not survive a fork, so this process must never start any. */
+    static Outcome in_child(const std::function<Outcome()> &body)
+    {
+        int ends[2];
+        Outcome o;
+        EXPECT_EQ(pipe(ends), 0);
+        const pid_t pid = fork();
+        if (pid == 0) {
+            const Outcome mine = body();
+            _exit(write(ends[1], &mine, sizeof(mine)) == sizeof(mine) ? 0 : 1);
+        }
+        close(ends[1]);
+        char *to = reinterpret_cast<char *>(&o);
+        size_t have = 0;
+        for (ssize_t n; (n = read(ends[0], to + have, sizeof(o) - have)) > 0;)
+            have += static_cast<size_t>(n);
+        close(ends[0]);
+        int status = 0;
+        EXPECT_EQ(waitpid(pid, &status, 0), pid);
+        EXPECT_EQ(status, 0);
+        EXPECT_EQ(have, sizeof(o));
+        return o;
+    }
+
+    static void note_error(Outcome &o)
+    {
+        if (o.st != TP_OK)
+            snprintf(o.line, sizeof(o.line), "%s", tp_last_error());
+    }
+
+    Outcome run(const std::string &out, bool resume, int stop_step, std::vector<const char *> sets = {})
+    {
+        return in_child([&] {
+            Outcome o;
+            auto r = std::make_unique<tp_recipe>();
+            const std::string where = dir + "/" + out;
+            tp_run_opts opts = TP_RUN_OPTS_INIT;
+            opts.data = data.c_str();
+            opts.out = where.c_str();
+            opts.resume = resume;
+            opts.stop = &stop;
+            opts.report = on_report;
+            stop_at = stop_step;
+            o.st = tp_recipe_read(r.get(), recipe.c_str(), static_cast<int>(sets.size()), sets.data());
+            if (o.st == TP_OK)
+                o.st = tp_run_train(r.get(), &opts, &o.result);
+            note_error(o);
+            snprintf(o.hash, sizeof(o.hash), "%s", o.result.weights_hash);
+            tp_recipe_clear(r.get());
+            return o;
+        });
+    }
+
+    /* Metrics of a run's model on the same file. */
+    Outcome evaluate(const std::string &out, const std::function<void(tp_evaluate_opts *)> &choose)
+    {
+        return in_child([&] {
+            Outcome o;
+            tp_evaluate_opts opts = TP_EVALUATE_OPTS_INIT;
+            const std::string model = dir + "/" + out + "/model.safetensors";
+            tp_evaluation got;
+            opts.data = data.c_str();
+            choose(&opts);
+            o.st = tp_run_evaluate(model.c_str(), &opts, &got);
+            note_error(o);
+            o.result.test = got.scores;
+            tp_evaluation_clear(&got);
+            return o;
+        });
+    }
+};
+int Run::stop_at, Run::stop;
+
+std::string slurp(const std::string &path)
+{
+    std::ifstream f(path);
+    return std::string(std::istreambuf_iterator<char>(f), {});
+}
+
+TEST_F(Run, ResumeAfterEveryStepInANewProcessGivesTheSameBits)
+{
+    const Outcome whole = run("whole", false, -1);
+    ASSERT_EQ(whole.st, TP_OK) << whole.line;
+    ASSERT_EQ(whole.result.steps, 20);
+    for (int k = 1; k < 20; k++) {
+        const std::string out = "stop" + std::to_string(k);
+        const Outcome first = run(out, false, k);
+        EXPECT_EQ(tp_status_exit_code(first.st), 75) << "step " << k << ": " << first.line;
+        const Outcome rest = run(out, true, -1);
+        EXPECT_EQ(rest.st, TP_OK) << "step " << k << ": " << rest.line;
+        EXPECT_STREQ(rest.hash, whole.hash) << "step " << k;
+        const std::string manifest = slurp(dir + "/" + out + "/manifest.json");
+        EXPECT_NE(manifest.find(whole.hash), std::string::npos) << "step " << k << ": " << manifest;
+    }
+}
+
+TEST_F(Run, TheSeedChangesTheWeightsAndRepeatingDoesNot)
+{
+    const Outcome a = run("a", false, -1), b = run("b", false, -1), c = run("c", false, -1, {"train.seed=4"});
+    ASSERT_EQ(a.st, TP_OK) << a.line;
+    EXPECT_STREQ(a.hash, b.hash);
+    EXPECT_STRNE(a.hash, c.hash);
+}
+
+TEST_F(Run, LearnsAndTheModelFileEvaluatesToTheSameMetrics)
+{
+    const Outcome o = run("learn", false, -1, {"train.epochs=30", "optimizer.ema=0"});
+    ASSERT_EQ(o.st, TP_OK) << o.line;
+    ASSERT_GE(o.result.test.n, 2);
+    EXPECT_GT(o.result.test.values[1], 0.9) << "accuracy";
+    const Outcome again = evaluate("learn", [](tp_evaluate_opts *e) { e->group = "test"; });
+    ASSERT_EQ(again.st, TP_OK) << again.line;
+    ASSERT_EQ(again.result.test.n, o.result.test.n - 1); /* the loss is the training's */
+    for (int i = 0; i < again.result.test.n; i++)
+        EXPECT_NEAR(again.result.test.values[i], o.result.test.values[i + 1], 1e-6) << i;
+}
+
+TEST_F(Run, ResumingAFinishedRunSaysSoAndTrainsNothing)
+{
+    const Outcome first = run("done", false, -1);
+    ASSERT_EQ(first.st, TP_OK) << first.line;
+    const Outcome again = run("done", true, -1);
+    ASSERT_EQ(again.st, TP_OK) << again.line;
+    EXPECT_TRUE(again.result.already_done);
+    EXPECT_EQ(again.result.samples, 0);
+    EXPECT_STREQ(again.hash, first.hash);
+}
+
+TEST_F(Run, AnotherRunInTheDirectoryIsRefused)
+{
+    ASSERT_EQ(run("taken", false, -1).st, TP_OK);
+    const std::string before = slurp(dir + "/taken/manifest.json");
+    const Outcome o = run("taken", false, -1);
+    EXPECT_EQ(o.st, TP_ECREATE);
+    EXPECT_NE(std::string(o.line).find("--resume"), std::string::npos) << o.line;
+    EXPECT_EQ(before, slurp(dir + "/taken/manifest.json"));
+}
+
+TEST_F(Run, ResumeWithAnotherRecipeIsRefused)
+{
+    ASSERT_EQ(run("other", false, 5).st, TP_ESTOPPED);
+    const Outcome o = run("other", true, -1, {"optimizer.sgd.lr=0.01"});
+    EXPECT_EQ(o.st, TP_EDATA);
+    EXPECT_NE(std::string(o.line).find("another recipe"), std::string::npos) << o.line;
+}
+
+TEST_F(Run, ResumeOfNothingIsNotFound)
+{
+    EXPECT_EQ(run("nothing", true, -1).st, TP_ENOENT);
+}
+
+TEST_F(Run, ADamagedCheckpointIsPassedOverForTheOneBefore)
+{
+    const Outcome whole = run("w", false, -1);
+    ASSERT_EQ(run("damaged", false, 15, {"train.save=4", "train.keep=3"}).st, TP_ESTOPPED);
+    const std::string newest = dir + "/damaged/checkpoints/gen-00000000000000000015.safetensors";
+    {
+        std::fstream f(newest, std::ios::in | std::ios::out | std::ios::binary);
+        f.seekp(-9, std::ios::end);
+        f.put('\x55');
+    }
+    const Outcome o = run("damaged", true, -1, {"train.save=4", "train.keep=3"});
+    ASSERT_EQ(o.st, TP_OK) << o.line;
+    EXPECT_EQ(o.result.samples, (20 - 12) * 16); /* went on from step 12 */
+    EXPECT_STREQ(o.hash, whole.hash);
+}
+
+const char linear_text[] = R"(
+data:
+  inputs: [{name: train/x, kind: image}]
+  target: {name: train/y, kind: class}
+  split: {by: fraction, validation_fraction: 0.3}
+model: {builder: mlp, hidden: []}
+optimizer: {sgd: {lr: 0.05, momentum: 0.9}}
+schedule: {kind: reduce_on_plateau, patience: 0, threshold: 10, factor: 0.5, min_factor: 0.25}
+train: {batch: 16, epochs: 1, seed: 3, report: 1, best: {metric: accuracy}}
+)";
+
+TEST_F(Run, DivergenceStopsWithTheLastGoodCheckpointIntact)
+{
+    /* Decay of more than the weight itself: each step multiplies it by -1e6, until it overflows. */
+    const std::vector<const char *> sets = {"optimizer.sgd.lr=1e6",   "optimizer.sgd.weight_decay=1",
+                                            "optimizer.clip_norm=0",  "optimizer.ema=0",
+                                            "schedule.kind=constant", "schedule.warmup=0",
+                                            "train.max_bad_steps=3",  "train.save=1"};
+    const Outcome o = run("diverge", false, -1, sets);
+    EXPECT_EQ(o.st, TP_EDIVERGED) << o.line;
+    EXPECT_EQ(tp_status_exit_code(o.st), 11);
+    EXPECT_NE(std::string(o.line).find("3 steps in a row"), std::string::npos) << o.line;
+    const Outcome again =
+        run("diverge", true, -1, sets); /* the weights before the end are there and finite */
+    EXPECT_EQ(again.st, TP_EDIVERGED) << again.line;
+    EXPECT_NE(slurp(dir + "/diverge/metrics.jsonl").find("\"loss\":null"), std::string::npos);
+}
+
+/* Weights that overflow in a step whose loss and gradient were finite are no good checkpoint. */
+TEST_F(Run, WeightsThatOverflowAreNotSaved)
+{
+    std::ofstream(dir + "/linear.yaml") << linear_text;
+    recipe = dir + "/linear.yaml";
+    const std::vector<const char *> sets = {"optimizer.sgd.lr=1e6", "optimizer.sgd.weight_decay=1e6",
+                                            "train.max_bad_steps=3", "train.save=1"};
+    const Outcome o = run("overflow", false, -1, sets);
+    EXPECT_EQ(o.st, TP_EDIVERGED) << o.line;
+    EXPECT_NE(slurp(dir + "/overflow/log.txt").find("not finite, so no checkpoint"), std::string::npos)
+        << slurp(dir + "/overflow/log.txt");
+    EXPECT_EQ(run("overflow", true, -1, sets).st, TP_EDIVERGED) << "goes on from finite weights";
+}
+
+TEST_F(Run, ABusyDirectoryIsRefusedAndUntouched)
+{
+    int ready[2], go[2];
+    ASSERT_EQ(pipe(ready) | pipe(go), 0);
+    const pid_t pid = fork();
+    if (pid == 0) {
+        static int *w, *r;
+        w = ready;
+        r = go;
+        auto busy = std::make_unique<tp_recipe>();
+        const std::string where = dir + "/busy";
+        tp_run_opts opts = TP_RUN_OPTS_INIT;
+        opts.data = data.c_str();
+        opts.out = where.c_str();
+        opts.report = [](void *, const tp_run_report *rep) {
+            char c = 'x';
+            if (rep->step == 1 && (write(w[1], &c, 1) != 1 || read(r[0], &c, 1) != 1))
+                _exit(99);
+        };
+        tp_run_result result;
+        if (tp_recipe_read(busy.get(), recipe.c_str(), 0, nullptr) != TP_OK)
+            _exit(98);
+        _exit(tp_status_exit_code(tp_run_train(busy.get(), &opts, &result)));
+    }
+    char c;
+    ASSERT_EQ(read(ready[0], &c, 1), 1);
+    const Outcome o = run("busy", false, -1);
+    EXPECT_EQ(o.st, TP_EBUSY);
+    EXPECT_NE(std::string(o.line).find("pid " + std::to_string(pid)), std::string::npos) << o.line;
+    ASSERT_EQ(write(go[1], "x", 1), 1);
+    int status = 0;
+    waitpid(pid, &status, 0);
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+const std::vector<const char *> chicago = {"data.target.normalize=standard", "train.epochs=8"};
+
+TEST_F(Run, ANormalisedTargetIsReportedInItsOwnUnits)
+{
+    recipe = std::string(TEMPER_SOURCE_DIR) + "/recipes/chicago.yaml";
+    data = std::string(TEMPER_SOURCE_DIR) + "/datasets/chicago.h5";
+    const Outcome o = run("riders", false, -1, chicago);
+    ASSERT_EQ(o.st, TP_OK) << o.line;
+    EXPECT_STREQ(o.result.test.names[1], "mae");
+    EXPECT_LT(o.result.test.values[1], 1.2); /* thousands a day; never trained it is 13 */
+    const Outcome again = evaluate("riders", [](tp_evaluate_opts *e) {
+        e->time = "date";
+        e->from = 12418; /* 2004-01-01 */
+        e->to = 12784;
+    });
+    ASSERT_EQ(again.st, TP_OK) << again.line;
+    for (int i = 0; i < again.result.test.n; i++)
+        EXPECT_EQ(again.result.test.values[i], o.result.test.values[i + 1]) << i;
+}
+
+TEST_F(Run, OnlyRegressionTargetsAreNormalised)
+{
+    const Outcome o = run("norm", false, -1, {"data.target.normalize=minmax"});
+    EXPECT_NE(o.st, TP_OK);
+    EXPECT_NE(std::string(o.line).find("only a regression target"), std::string::npos) << o.line;
+}
+
+TEST_F(Run, StreamedDataGivesTheSameMetricsForTheSameWeights)
+{
+    recipe = std::string(TEMPER_SOURCE_DIR) + "/recipes/chicago.yaml";
+    data = std::string(TEMPER_SOURCE_DIR) + "/datasets/chicago.h5";
+    std::vector<const char *> sets = chicago;
+    sets.push_back("optimizer.adamw.lr=0");
+    const Outcome resident = run("resident", false, -1, sets);
+    sets.push_back("data.resident_bytes=1");
+    const Outcome streamed = run("streamed", false, -1, sets);
+    ASSERT_EQ(resident.st, TP_OK) << resident.line;
+    ASSERT_EQ(streamed.st, TP_OK) << streamed.line;
+    EXPECT_STREQ(resident.hash, streamed.hash);
+    for (int i = 0; i < resident.result.test.n; i++)
+        EXPECT_EQ(streamed.result.test.values[i], resident.result.test.values[i]) << i;
+}
+
+TEST_F(Run, StreamedDataTrainsAndResumesBitForBit)
+{
+    const Outcome whole = run("whole", false, -1, {"data.resident_bytes=1"});
+    ASSERT_EQ(whole.st, TP_OK) << whole.line;
+    EXPECT_STRNE(whole.hash, run("resident", false, -1).hash); /* another order of samples */
+    for (const int k : {3, 10, 17}) {
+        const std::string out = "stop" + std::to_string(k);
+        EXPECT_EQ(run(out, false, k, {"data.resident_bytes=1"}).st, TP_ESTOPPED);
+        EXPECT_STREQ(run(out, true, -1, {"data.resident_bytes=1"}).hash, whole.hash) << "step " << k;
+    }
+    const Outcome learned =
+        run("learn", false, -1, {"train.epochs=30", "optimizer.ema=0", "data.resident_bytes=1"});
+    ASSERT_EQ(learned.st, TP_OK) << learned.line;
+    EXPECT_GT(learned.result.test.values[1], 0.9) << "accuracy";
+}
+
+TEST_F(Run, ReduceOnPlateauAndEarlyStopGoOnWhereTheyWere)
+{
+    std::ofstream(dir + "/linear.yaml") << linear_text;
+    recipe = dir + "/linear.yaml";
+    const Outcome whole = run("whole", false, -1);
+    ASSERT_EQ(whole.st, TP_OK) << whole.line;
+    /* 'Better' is out of reach: every report but the first halves the rate, to a quarter and no lower. */
+    const std::string lines = slurp(dir + "/whole/metrics.jsonl");
+    EXPECT_NE(lines.find("\"lr\":0.05"), std::string::npos) << lines;
+    EXPECT_NE(lines.find("\"lr\":0.025"), std::string::npos) << lines;
+    EXPECT_NE(lines.find("\"lr\":0.0125"), std::string::npos) << lines;
+    EXPECT_EQ(lines.find("\"lr\":0.00625"), std::string::npos) << lines;
+    for (const int k : {2, 4}) {
+        const std::string out = "stop" + std::to_string(k);
+        ASSERT_EQ(run(out, false, k).st, TP_ESTOPPED);
+        const Outcome rest = run(out, true, -1);
+        EXPECT_STREQ(rest.hash, whole.hash) << "step " << k << " " << rest.line;
+        EXPECT_EQ(rest.result.steps, whole.result.steps);
+    }
+}
+
+TEST_F(Run, EarlyStopEndsBeforeTheLastStepWithTheBestModel)
+{
+    std::ofstream(dir + "/linear.yaml") << linear_text;
+    recipe = dir + "/linear.yaml";
+    const Outcome o = run("early", false, -1, {"optimizer.sgd.lr=0", "train.early_stop.patience=3"});
+    ASSERT_EQ(o.st, TP_OK) << o.line;
+    EXPECT_EQ(o.result.steps, 4); /* the first report is the best, three more are not better */
+    const Outcome again = run("early", true, -1, {"optimizer.sgd.lr=0", "train.early_stop.patience=3"});
+    EXPECT_TRUE(again.result.already_done) << again.line;
+}
+
+TEST_F(Run, AMetricToWatchMustBeMeasured)
+{
+    const Outcome none = run("none", false, -1, {"train.best.metric=accuracy"});
+    EXPECT_EQ(none.st, TP_ERECIPE);
+    EXPECT_NE(std::string(none.line).find("no validation part"), std::string::npos) << none.line;
+    std::ofstream(dir + "/linear.yaml") << linear_text;
+    recipe = dir + "/linear.yaml";
+    const Outcome other = run("other", false, -1, {"train.best.metric=auroc"});
+    EXPECT_EQ(other.st, TP_ERECIPE);
+    EXPECT_NE(std::string(other.line).find("train.best.metric is auroc"), std::string::npos) << other.line;
+}
+
+TEST_F(Run, ClassesAndSlicesAddUp)
+{
+    ASSERT_EQ(run("m", false, -1).st, TP_OK);
+    const Outcome o = in_child([&] {
+        Outcome e;
+        tp_evaluate_opts opts = TP_EVALUATE_OPTS_INIT;
+        const std::string model = dir + "/m/model.safetensors";
+        const char *metrics[] = {"accuracy"};
+        tp_evaluation got;
+        opts.data = data.c_str();
+        opts.group = "test";
+        opts.slice = "y";
+        opts.by_class = 1;
+        opts.n_metrics = 1;
+        opts.metrics = metrics;
+        e.st = tp_run_evaluate(model.c_str(), &opts, &got);
+        note_error(e);
+        double right = 0.0, support = 0.0;
+        for (int64_t i = 0; i < got.slices.n; i++) {
+            /* the slices are the classes themselves, so the accuracy in one is the recall of the class */
+            if (got.slices.values[i] != got.classes[got.slices.ids[i]].recall)
+                e.result.steps = -1;
+            right += got.slices.values[i] * static_cast<double>(got.slices.support[i]);
+            support += static_cast<double>(got.slices.support[i]);
+        }
+        e.result.seconds = right / support - got.scores.values[0];
+        e.result.samples = static_cast<int64_t>(support) - got.rows;
+        tp_evaluation_clear(&got);
+        return e;
+    });
+    ASSERT_EQ(o.st, TP_OK) << o.line;
+    EXPECT_NEAR(o.result.seconds, 0.0, 1e-12);
+    EXPECT_EQ(o.result.samples, 0);
+    EXPECT_EQ(o.result.steps, 0);
+}
+
+TEST_F(Run, PredictingNeedsNoTarget)
+{
+    ASSERT_EQ(run("m", false, -1).st, TP_OK);
+    ASSERT_EQ(std::system(
+                  ("/usr/bin/python3 -c \"import h5py; f = h5py.File('" + data + "', 'a'); del f['test/y']\"")
+                      .c_str()),
+              0);
+    const Outcome o = in_child([&] {
+        Outcome e;
+        tp_evaluate_opts opts = TP_EVALUATE_OPTS_INIT;
+        const std::string model = dir + "/m/model.safetensors";
+        tp_evaluation got;
+        opts.data = data.c_str();
+        opts.group = "test";
+        e.st = tp_run_predict(model.c_str(), &opts, &got);
+        note_error(e);
+        e.result.steps = got.rows * got.width;
+        tp_evaluation_clear(&got);
+        return e;
+    });
+    ASSERT_EQ(o.st, TP_OK) << o.line;
+    EXPECT_GT(o.result.steps, 0);
+}
+
+TEST_F(Run, UnknownMetricsAreARecipeError)
+{
+    const Outcome o = run("metric", false, -1, {"train.metrics=[acuracy]"});
+    EXPECT_EQ(o.st, TP_ERECIPE);
+    EXPECT_NE(std::string(o.line).find("acuracy"), std::string::npos) << o.line;
+}
+
+} // namespace
