@@ -8,9 +8,9 @@
 #include "host/core/parallel.h"
 #include "kernels/op.h"
 
-/* Sanitizers start after the dynamic loader has resolved the clones, so under them there is one level only.
- */
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/* Sanitizers start after the dynamic loader has resolved the clones, and clang names the resolvers of static
+ * functions of several files alike, so with either there is one level only. */
+#if defined(__x86_64__) && !defined(__clang__) && !defined(TP_SANITIZE)
 #define TP_SIMD __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define TP_SIMD

@@ -1,4 +1,5 @@
 #include "kernels/dnnl.h"
+#include "host/core/parallel.h"
 #include <pthread.h>
 #include <string.h>
 
@@ -70,12 +71,31 @@ tp_status tp_dnnl_arg(tp_dnnl *p, int arg, const dnnl_memory_desc_t *md)
     return TP_OK;
 }
 
+#define SERIAL_FLOPS 2e6
+
+void tp_dnnl_work(tp_dnnl *p, double flops)
+{
+    p->serial = flops < SERIAL_FLOPS;
+}
+
+/* oneDNN divides the work when a primitive is made, so it is made and run with the same number of threads. */
+static int enter(const tp_dnnl *p)
+{
+    const int threads = tp_threads();
+    if (p->serial)
+        tp_threads_set(1);
+    return threads;
+}
+
 tp_status tp_dnnl_from_pd(tp_dnnl *p, dnnl_primitive_desc_t pd, size_t *scratch)
 {
     const dnnl_memory_desc_t *pad = dnnl_primitive_desc_query_md(pd, dnnl_query_scratchpad_md, 0);
 
     *scratch += (dnnl_memory_desc_get_size(pad) + 63) / 64 * 64;
-    TP_DNNL(dnnl_primitive_create(&p->prim, pd));
+    const int threads = enter(p);
+    const dnnl_status_t made = dnnl_primitive_create(&p->prim, pd);
+    tp_threads_set(threads);
+    TP_DNNL(made);
     return tp_dnnl_arg(p, DNNL_ARG_SCRATCHPAD, pad);
 }
 
@@ -85,7 +105,10 @@ tp_status tp_dnnl_primitive(tp_dnnl *p, const void *op_desc, dnnl_primitive_attr
     dnnl_engine_t e;
 
     TP_TRY(tp_dnnl_engine(&e));
-    TP_DNNL(dnnl_primitive_desc_create(pd, op_desc, attr, e, hint));
+    const int threads = enter(p);
+    const dnnl_status_t made = dnnl_primitive_desc_create(pd, op_desc, attr, e, hint);
+    tp_threads_set(threads);
+    TP_DNNL(made);
     return tp_dnnl_from_pd(p, *pd, scratch);
 }
 
@@ -97,9 +120,12 @@ tp_status tp_dnnl_bind(tp_dnnl *p, int i, void *data)
 
 tp_status tp_dnnl_run(tp_dnnl *p)
 {
-    TP_DNNL(dnnl_primitive_execute(p->prim, stream, p->n_args, p->args));
-    TP_DNNL(dnnl_stream_wait(stream));
-    return TP_OK;
+    const int threads = enter(p);
+    dnnl_status_t st = dnnl_primitive_execute(p->prim, stream, p->n_args, p->args);
+    if (st == dnnl_success)
+        st = dnnl_stream_wait(stream);
+    tp_threads_set(threads);
+    return tp_dnnl_check(st, "running a primitive");
 }
 
 void tp_dnnl_destroy(tp_dnnl *p)

@@ -9,6 +9,7 @@
 
 typedef struct tp_dnnl {
     dnnl_primitive_t prim;
+    int serial; /* runs on the calling thread alone */
     int n_args;
     dnnl_exec_arg_t args[TP_DNNL_ARGS];
 } tp_dnnl;
@@ -21,6 +22,10 @@ tp_status tp_dnnl_engine(dnnl_engine_t *out);
 
 /* Dense row-major float32, with the last two dimensions swapped in memory if trans. */
 tp_status tp_dnnl_md(dnnl_memory_desc_t *md, tp_shape shape, int trans);
+
+/* Says how much work p will be, before it is made: what takes less time than waking other threads runs on
+ * one. */
+void tp_dnnl_work(tp_dnnl *p, double flops);
 
 /* Attributes with the scratchpad in our hands. Destroy with dnnl_primitive_attr_destroy. */
 tp_status tp_dnnl_attr(dnnl_primitive_attr_t *out);

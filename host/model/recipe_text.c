@@ -3,6 +3,7 @@
 #include "host/model/recipe_schema.h"
 #include "temper/plan.h"
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char *choice_name(const tp_choice *choices, int value)
@@ -27,6 +28,18 @@ static void print_text(FILE *f, const char *s)
     fputc('"', f);
 }
 
+/* As few digits as give the number back. */
+static int print_number(FILE *f, double v)
+{
+    char text[32];
+    for (int digits = 1; digits <= 17; digits++) {
+        snprintf(text, sizeof(text), "%.*g", digits, v);
+        if (strtod(text, NULL) == v)
+            break;
+    }
+    return fprintf(f, "%s", text);
+}
+
 /* Prints a value; 0 if it has nothing to say (an empty text, a zero of a layer). */
 static int print_value(FILE *f, const tp_schema_row *row, const void *base, int sparse)
 {
@@ -35,7 +48,7 @@ static int print_value(FILE *f, const tp_schema_row *row, const void *base, int 
 
     switch (row->type) {
     case TP_KEY_NUMBER:
-        return sparse && *(const double *)at == 0.0 ? 0 : fprintf(f, "%.17g", *(const double *)at);
+        return sparse && *(const double *)at == 0.0 ? 0 : print_number(f, *(const double *)at);
     case TP_KEY_INTEGER:
         return sparse && pair[0] == 0 ? 0 : fprintf(f, "%lld", (long long)pair[0]);
     case TP_KEY_PAIR:
@@ -152,13 +165,16 @@ static void print_special(FILE *f, const tp_schema_row *row, const tp_recipe *r,
         if (r->train.n_metrics > 0)
             fprintf(f, "]\n");
         break;
-    default:
+    case TP_KEY_RANGE:
         if (r->data.source[part][0] != '\0') {
             fprintf(f, "%*s%s: ", indent, "", key);
             print_text(f, r->data.source[part]);
             fputc('\n', f);
         } else if (r->data.from[part] < r->data.to[part])
             fprintf(f, "%*s%s: [%.17g, %.17g]\n", indent, "", key, r->data.from[part], r->data.to[part]);
+        break;
+    default:
+        break;
     }
 }
 

@@ -272,6 +272,7 @@ static tp_status add_operand(conv_state *s, const dnnl_memory_desc_t *plain, con
     const dnnl_status_t made = dnnl_reorder_primitive_desc_create(&pd, src, e, dst, e, attr);
     dnnl_primitive_attr_destroy(attr);
     TP_DNNL(made);
+    o->reorder.serial = s->conv.serial;
     tp_status st = tp_dnnl_from_pd(&o->reorder, pd, scratch);
     dnnl_primitive_desc_destroy(pd);
     TP_TRY(st);
@@ -386,11 +387,26 @@ static tp_status create_weight_grad(conv_state *s, const conv_spec *spec, dnnl_p
                        scratch);
 }
 
+static double elements(const dnnl_memory_desc_t *md)
+{
+    double n = 1.0;
+    for (int i = 0; i < md->ndims; i++)
+        n *= (double)md->dims[i];
+    return n;
+}
+
+/* Each output is a sum over one filter; the gradients are the same sums in another order. */
+static double flops_of(const conv_spec *spec)
+{
+    return 2.0 * elements(&spec->y) * elements(&spec->w) / (double)spec->y.dims[1];
+}
+
 static tp_status create_pass(conv_state *s, const conv_spec *spec, conv_pass pass, size_t *scratch)
 {
     dnnl_primitive_desc_t pd = NULL, hint = NULL;
     tp_status st = TP_OK;
 
+    tp_dnnl_work(&s->conv, flops_of(spec));
     if (pass != FORWARD)
         TP_TRY(make_hint(spec, &hint));
     if (pass == FORWARD)
@@ -508,9 +524,11 @@ static tp_status forward_ref(const tp_call *c)
 
     clear(sum, tp_len(&c->out[0]));
     VISIT(d, x, w, y, sum[y] += tp_get(&c->in[0], x) * tp_get(&c->in[1], w))
-    for (int64_t y = 0, len = tp_len(&c->out[0]); y < len; y++)
-        tp_set(&c->out[0], y,
-               tp_activate(sum[y] + (has_bias ? tp_get(&c->in[2], y / (d.oh * d.ow) % d.m) : 0.0), a->act));
+    for (int64_t y = 0, plane = 0; plane < d.n * d.m; plane++) {
+        const double bias = has_bias ? tp_get(&c->in[2], plane % d.m) : 0.0;
+        for (const int64_t end = y + d.oh * d.ow; y < end; y++)
+            tp_set(&c->out[0], y, tp_activate(sum[y] + bias, a->act));
+    }
     return TP_OK;
 }
 
@@ -583,7 +601,8 @@ static void grad_weight_grad(tp_graph *g, const tp_node *n, const tp_val *dy, co
 
 static double products(conv_dims d)
 {
-    return 2.0 * (double)(d.n * d.m * d.oh * d.ow) * (double)(d.c / d.groups * d.kh * d.kw);
+    const int64_t window = d.c / d.groups * d.kh * d.kw;
+    return 2.0 * (double)(d.n * d.m * d.oh * d.ow) * (double)window;
 }
 
 static tp_cost cost_conv(const tp_call *c)

@@ -116,7 +116,7 @@ static tp_status binary_run(const tp_call *c, row_fn row)
 static tp_status ref_run(const tp_call *c, double (*f)(double, double, double))
 {
     walk w;
-    int64_t at[MAX_ARGS];
+    int64_t at[MAX_ARGS] = {0};
 
     walk_init(&w, c);
     for (int64_t i = 0, n = tp_len(&c->out[0]); i < n; i++) {

@@ -97,6 +97,7 @@ static tp_status linear_create(linear_state *s, const tp_call *c, int trans_a, i
     TP_TRY(tp_dnnl_md(&y, c->out[0].shape, 0));
     if (s->has_bias)
         TP_TRY(tp_dnnl_md(&bias, lead(c->in[2].shape, nd), 0));
+    tp_dnnl_work(&s->p, 2.0 * (double)tp_len(&c->out[0]) * (double)a.dims[nd - 1]);
     TP_DNNL(dnnl_matmul_desc_init(&desc, &a, &b, s->has_bias ? &bias : NULL, &y));
     TP_TRY(tp_dnnl_attr(&attr));
     tp_status st = tp_dnnl_primitive(&s->p, &desc, attr, NULL, &pd, scratch);
@@ -366,8 +367,8 @@ static tp_cost cost_linear(const tp_call *c)
     tp_cost cost = tp_cost_stream(c);
     const tp_shape a = c->in[0].shape;
     const int64_t rows = c->out[0].shape.d[c->out[0].shape.nd - 2];
-    cost.flops =
-        2.0 * (double)tp_len(&c->out[0]) * (double)(a.d[a.nd - 1] * a.d[a.nd - 2] / (rows > 0 ? rows : 1));
+    const int64_t inner = a.d[a.nd - 1] * a.d[a.nd - 2] / (rows > 0 ? rows : 1);
+    cost.flops = 2.0 * (double)tp_len(&c->out[0]) * (double)inner;
     return cost;
 }
 

@@ -100,7 +100,7 @@ static int tensors_of(const tp_call *c)
     return (c->n_in - IN_TENSORS) / (2 + tp_optimizer_states(attr->kind));
 }
 
-static rule rule_for(const tp_call *c, int i)
+static rule rule_for(const tp_call *c, int64_t i)
 {
     const tp_optimizer_attr *a = c->attr;
     const double t = (double)tp_get_int(&c->in[IN_T], 0);
@@ -185,9 +185,9 @@ static void update_at(const rule *r, const tp_tensor *w, const tp_tensor *g, con
 
 static tp_status optimize_ref(const tp_call *c)
 {
-    const int n = tensors_of(c);
+    const ptrdiff_t n = tensors_of(c);
 
-    for (int i = 0; i < n && step_is_ok(c); i++) {
+    for (ptrdiff_t i = 0; i < n && step_is_ok(c); i++) {
         const rule r = rule_for(c, i);
         const tp_tensor *w = &c->in[IN_TENSORS + i];
         const tp_tensor *s2 = tp_optimizer_states(r.kind) == 2 ? w + 3 * n : NULL;

@@ -25,7 +25,7 @@ static tp_status infer_random(tp_infer *x)
 
 static double normal(const tp_rng4 *r, int k)
 {
-    const int pair = k / 2;
+    const size_t pair = (size_t)k / 2;
     const double u = ((double)r->v[2 * pair] + 0.5) * 0x1p-32,
                  angle = TWO_PI * ((double)r->v[2 * pair + 1] + 0.5) * 0x1p-32;
     return sqrt(-2.0 * log(u)) * (k % 2 == 0 ? cos(angle) : sin(angle)); /* Box & Muller 1958 */

@@ -313,7 +313,7 @@ static tp_status pad_run(const tp_call *c)
     const tp_shape in = c->in[0].shape, out = c->out[0].shape;
     const size_t size = tp_dtype_size(c->in[0].dtype);
     const int64_t inner = in.nd > 0 ? in.d[in.nd - 1] : 1;
-    int64_t stride[TP_MAX_DIMS];
+    int64_t stride[TP_MAX_DIMS] = {0};
 
     dense_strides(out, stride);
     for (int64_t i = 0, n = tp_len(&c->out[0]); i < n; i++)
