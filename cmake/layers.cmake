@@ -7,9 +7,11 @@ target_compile_options(tp_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wdo
   $<$<COMPILE_LANGUAGE:C>:-Wconversion -Wstrict-prototypes -Wmissing-prototypes>)
 target_compile_definitions(tp_flags INTERFACE _GNU_SOURCE)
 target_link_libraries(tp_flags INTERFACE OpenMP::OpenMP_C Threads::Threads m)
-if(TEMPER_SANITIZE)
-  target_compile_options(tp_flags INTERFACE -fsanitize=${TEMPER_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+if(TEMPER_SANITIZE) # what the compiler warns of changes with them, so no warning is an error
+  target_compile_options(tp_flags INTERFACE -Wno-error -fsanitize=${TEMPER_SANITIZE} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all)
   target_link_options(tp_flags INTERFACE -fsanitize=${TEMPER_SANITIZE})
+  target_compile_definitions(tp_flags INTERFACE TP_SANITIZE)
 endif()
 
 set(TP_LAYERS "" CACHE INTERNAL "")
@@ -47,6 +49,8 @@ function(tp_library)
   endforeach()
   target_include_directories(temper PUBLIC $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include>
     $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+  target_link_options(temper PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/cmake/exports.map)
+  set_target_properties(temper PROPERTIES LINK_DEPENDS ${CMAKE_SOURCE_DIR}/cmake/exports.map)
   set_target_properties(temper PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR})
 endfunction()
 

@@ -67,7 +67,7 @@ typedef struct tp_cost {
 
 /* A test and benchmark case. `in` gives the inputs: "4x3,5x3" are float inputs, "6:i64" integers, "-" an
  * absent optional input, "()" a scalar, "2*4x3" repeats an entry. Float inputs are uniform in [lo, hi),
- * integers in [0, ihi). */
+ * integers in [0, ihi) as far as their dtype goes. */
 typedef struct tp_case {
     const char *in;
     double lo, hi;

@@ -94,15 +94,18 @@ static void print_text(const cli_args *a, const tp_run_result *r)
 int cli_train(const cli_args *a)
 {
     tp_run_opts o = TP_RUN_OPTS_INIT;
-    tp_run_result *result = calloc(1, sizeof(*result));
-    tp_recipe *recipe = calloc(1, sizeof(*recipe));
     char *plan = NULL;
     const struct sigaction act = {.sa_handler = on_signal};
 
     if (a->n_words != 2)
         return cli_usage("train wants one recipe");
-    if (result == NULL || recipe == NULL)
-        return tp_status_exit_code(TP_ENOMEM);
+    tp_run_result *result = calloc(1, sizeof(*result));
+    tp_recipe *recipe = calloc(1, sizeof(*recipe));
+    if (result == NULL || recipe == NULL) {
+        free(result);
+        free(recipe);
+        return cli_fail(tp_error_set(TP_ENOMEM, __FILE__, __LINE__, "no memory for the recipe"));
+    }
     sigaction(SIGTERM, &act, NULL);
     sigaction(SIGINT, &act, NULL);
     tp_status st = tp_recipe_read(recipe, a->words[1], a->n_sets, a->sets);

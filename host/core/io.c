@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define MAX_TEMPS 1000 /* left behind by dead processes, before giving up */
+
 static _Atomic uint64_t n_ops, fail_op;
 static _Atomic int fail_errno;
 
@@ -54,7 +56,7 @@ tp_status tp_io_read(const char *path, unsigned char **bytes, size_t *n)
 {
     *bytes = NULL;
     *n = 0;
-    const int fd = OP(open(path, O_RDONLY | O_CLOEXEC));
+    const int fd = OP(open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC)); /* does not wait for a pipe's writer */
     TP_CHECK(fd >= 0 || errno != ENOENT, TP_ENOENT, "%s: no such file", path);
     TP_CHECK(fd >= 0, TP_EIO, "%s: %s", path, strerror(errno));
     const tp_status st = read_fd(fd, path, bytes, n);
@@ -77,11 +79,26 @@ static tp_status write_all(int fd, const char *path, const void *bytes, size_t n
     return TP_OK;
 }
 
-static tp_status write_new(const char *path, const void *bytes, size_t n)
+/* Creates a temporary file beside path and leaves its name in temp. A name may be taken: a process with the
+ * same number, which in a container is common, died before it could remove its file. */
+static tp_status create_temp(const char *path, char *temp, size_t size, int *fd)
 {
-    const int fd = OP(open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+    static _Atomic unsigned serial;
 
-    TP_CHECK(fd >= 0, TP_ECREATE, "%s: cannot be created: %s", path, strerror(errno));
+    for (int tries = 0; tries < MAX_TEMPS; tries++) {
+        TP_CHECK(snprintf(temp, size, "%s.tmp-%d-%u", path, (int)getpid(), serial++) < (int)size, TP_ECREATE,
+                 "%.100s...: the path is too long", path);
+        *fd = OP(open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644));
+        if (*fd >= 0)
+            return TP_OK;
+        if (errno != EEXIST)
+            break;
+    }
+    TP_FAIL(TP_ECREATE, "%s: cannot be created: %s", temp, strerror(errno));
+}
+
+static tp_status write_new(int fd, const char *path, const void *bytes, size_t n)
+{
     const tp_status st = write_all(fd, path, bytes, n);
     const int closed = OP(close(fd));
     TP_CHECK(st != TP_OK || closed == 0, TP_EIO, "%s: close: %s", path, strerror(errno));
@@ -94,7 +111,7 @@ static tp_status verify(const char *path, const void *bytes, size_t n)
     size_t got = 0;
 
     TP_TRY(tp_io_read(path, &back, &got));
-    const int same = got == n && memcmp(back, bytes, n) == 0;
+    const int same = got == n && (n == 0 || memcmp(back, bytes, n) == 0);
     tp_free(back);
     TP_CHECK(same, TP_EIO, "%s: reads back differently from what was written", path);
     return TP_OK;
@@ -118,11 +135,10 @@ static tp_status sync_folder(const char *path)
 tp_status tp_io_replace(const char *path, const void *bytes, size_t n)
 {
     char temp[4096];
-    static _Atomic unsigned serial;
+    int fd = -1;
 
-    TP_CHECK(snprintf(temp, sizeof(temp), "%s.tmp-%d-%u", path, (int)getpid(), serial++) < (int)sizeof(temp),
-             TP_ECREATE, "%.100s...: the path is too long", path);
-    tp_status st = write_new(temp, bytes, n);
+    TP_TRY(create_temp(path, temp, sizeof(temp), &fd));
+    tp_status st = write_new(fd, temp, bytes, n);
     if (st == TP_OK)
         st = verify(temp, bytes, n);
     if (st == TP_OK && OP(rename(temp, path)) != 0)
@@ -139,6 +155,7 @@ tp_status tp_io_mkdir(const char *path)
     char at[4096];
     struct stat s;
 
+    TP_CHECK(path[0] != '\0', TP_ECREATE, "a folder has no name");
     TP_CHECK(snprintf(at, sizeof(at), "%s", path) < (int)sizeof(at), TP_ECREATE,
              "%.100s...: the path is too long", path);
     for (char *p = at + 1;; p++) {

@@ -13,8 +13,9 @@ extern "C" {
 tp_status tp_io_read(const char *path, unsigned char **bytes, size_t *n) TP_MUST_USE;
 
 /* Makes path hold exactly these bytes: temporary file, write, fsync, read back and compare, rename, fsync of
- * the folder. On failure the temporary file is gone and path is as it was; a failed fsync is never tried
- * again on the same file. Errors: TP_ECREATE (the temporary file), TP_EIO. */
+ * the folder. On failure the temporary file is gone and path is as it was, or, if only the fsync of the
+ * folder failed, new; a failed fsync is never tried again on the same file. Errors: TP_ECREATE (the temporary
+ * file), TP_EIO. */
 tp_status tp_io_replace(const char *path, const void *bytes, size_t n) TP_MUST_USE;
 
 /* Makes a folder and its parents; an existing one is fine. Errors: TP_ECREATE. */

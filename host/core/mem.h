@@ -18,8 +18,8 @@ extern "C" {
 tp_status tp_alloc(void *out_pointer, size_t count, size_t size, const char *what) TP_MUST_USE;
 
 /* Grows *pointer (NULL or from tp_alloc) from old_count to new_count elements; new elements are zero. */
-tp_status tp_realloc(void *pointer, size_t old_count, size_t new_count, size_t size,
-                     const char *what) TP_MUST_USE;
+tp_status tp_realloc(void *pointer, size_t old_count, size_t new_count, size_t size, const char *what)
+    TP_MUST_USE;
 
 /* A copy of text; NULL text gives NULL. */
 tp_status tp_strdup(char **out, const char *text) TP_MUST_USE;

@@ -8,15 +8,19 @@
 #include <fcntl.h>
 #include <libdeflate.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_CHUNK_BYTES       ((uint64_t)1 << 32) /* HDF5's own limit */
+#define DEFLATE_MOST          1032                /* bytes that one byte of a deflate stream can stand for */
 #define CONTIGUOUS_ROWS_BYTES ((size_t)4 << 20)
+#define CHUNK_RECORD          (4 * sizeof(uint64_t)) /* bytes of a chunk in the index */
 
+/* A stored chunk; number is its place in the row-major grid of chunks. */
 typedef struct chunk {
-    uint64_t offset, bytes;
+    uint64_t number, offset, bytes;
     uint32_t mask; /* bit i: filter i was skipped for this chunk */
 } chunk;
 
@@ -25,12 +29,13 @@ typedef struct array {
     size_t size; /* of an element */
     int big_endian, layout, n_filters;
     int filter[TP_H5_MAX_FILTERS];
+    int bare_edges; /* chunks that jut out of the shape are not filtered */
     unsigned char fill[8];
     uint64_t offset, bytes; /* contiguous */
     unsigned char *compact;
     int64_t chunk_dim[TP_MAX_DIMS], grid[TP_MAX_DIMS]; /* elements of a chunk; chunks, in each dimension */
-    size_t chunk_bytes;
-    chunk *chunks;
+    size_t chunk_bytes, largest; /* bytes of a chunk; most bytes that one is stored in */
+    chunk *chunks;               /* in order of their numbers; what is not among them reads as fill */
     uint64_t n_chunks;
 } array;
 
@@ -145,6 +150,45 @@ static tp_status take_compact(cursor *c, array *a)
     return TP_OK;
 }
 
+static int by_number(const void *a, const void *b)
+{
+    const uint64_t x = ((const chunk *)a)->number, y = ((const chunk *)b)->number;
+    return (x > y) - (x < y);
+}
+
+static tp_status take_chunk(cursor *c, array *a, chunk *k, uint64_t in_grid)
+{
+    uint64_t mask = 0;
+
+    TP_TRY(take(c, &k->number));
+    TP_TRY(take(c, &k->offset));
+    TP_TRY(take(c, &k->bytes));
+    TP_TRY(take(c, &mask));
+    k->mask = (uint32_t)mask;
+    TP_CHECK(k->number < in_grid, TP_EDATA, "%s: %s: chunk %llu lies outside its shape of %llu chunks",
+             c->f->path, a->info.name, (unsigned long long)k->number, (unsigned long long)in_grid);
+    TP_TRY(check_extent(c->f, a, k->offset, k->bytes));
+    TP_CHECK(k->bytes <= MAX_CHUNK_BYTES, TP_EDATA, "%s: %s: chunk %llu is stored in more than 2^32 bytes",
+             c->f->path, a->info.name, (unsigned long long)k->number);
+    if (k->bytes > a->largest)
+        a->largest = (size_t)k->bytes;
+    return TP_OK;
+}
+
+static tp_status take_chunks(cursor *c, array *a, uint64_t in_grid)
+{
+    TP_TRY(take(c, &a->n_chunks));
+    TP_CHECK(a->n_chunks <= (uint64_t)(c->end - c->at) / CHUNK_RECORD, TP_EDATA,
+             "%s: the HDF5 index ends early", c->f->path);
+    TP_TRY(tp_alloc(&a->chunks, a->n_chunks, sizeof(chunk), "chunk table"));
+    for (uint64_t i = 0; i < a->n_chunks; i++) {
+        TP_TRY(take_chunk(c, a, &a->chunks[i], in_grid));
+        TP_CHECK(i == 0 || a->chunks[i - 1].number < a->chunks[i].number, TP_EDATA,
+                 "%s: the HDF5 index is damaged", c->f->path);
+    }
+    return TP_OK;
+}
+
 static tp_status take_chunked(cursor *c, array *a)
 {
     uint64_t v = 0, n = 1, bytes = a->size;
@@ -166,23 +210,9 @@ static tp_status take_chunked(cursor *c, array *a)
         TP_TRY(take_limited(c, &v, TP_H5_FLETCHER32, a->info.name, "a filter"));
         a->filter[i] = (int)v;
     }
-    TP_TRY(take(c, &a->n_chunks));
-    TP_CHECK(a->n_chunks == n && n <= (uint64_t)(c->end - c->at) / 24, TP_EDATA,
-             "%s: %s: its chunk table does not fit its shape", c->f->path, a->info.name);
-    TP_TRY(tp_alloc(&a->chunks, n, sizeof(chunk), "chunk table"));
-    for (uint64_t k = 0; k < n; k++) {
-        TP_TRY(take(c, &a->chunks[k].offset));
-        TP_TRY(take(c, &a->chunks[k].bytes));
-        TP_TRY(take(c, &v));
-        a->chunks[k].mask = (uint32_t)v;
-        if (a->chunks[k].offset != TP_H5_NO_OFFSET) {
-            TP_TRY(check_extent(c->f, a, a->chunks[k].offset, a->chunks[k].bytes));
-            TP_CHECK(a->chunks[k].bytes <= MAX_CHUNK_BYTES, TP_EDATA,
-                     "%s: %s: chunk %llu is stored in more than 2^32 bytes", c->f->path, a->info.name,
-                     (unsigned long long)k);
-        }
-    }
-    return TP_OK;
+    TP_TRY(take(c, &v));
+    a->bare_edges = v != 0;
+    return take_chunks(c, a, n);
 }
 
 static tp_status take_array(cursor *c, tp_h5 *f)
@@ -244,14 +274,8 @@ static tp_status take_index(tp_h5 *f, const unsigned char *bytes, size_t n)
         case TP_H5_ATTRIBUTE:
             TP_TRY(take_attribute(&c, f));
             break;
-        default: {
-            char *why = NULL;
-            TP_CHECK(kind == TP_H5_REFUSED, TP_EDATA, "%s: the HDF5 index is damaged", f->path);
-            TP_TRY(take_text(&c, &why));
-            const tp_status st = tp_error_set(TP_EDATA, __FILE__, __LINE__, "%s: %s", f->path, why);
-            tp_free(why);
-            return st;
-        }
+        default:
+            TP_FAIL(TP_EDATA, "%s: the HDF5 index is damaged", f->path);
         }
     }
 }
@@ -371,7 +395,9 @@ static void unshuffle(unsigned char *dst, const unsigned char *src, size_t n, si
     memcpy(dst + count * size, src + count * size, n - count * size);
 }
 
-/* What one thread needs to decode chunks: two buffers that filters go back and forth between. */
+/* What one thread needs to decode chunks, had at the first: two buffers that filters go back and forth
+ * between.
+ */
 typedef struct decoder {
     struct libdeflate_decompressor *inflate;
     unsigned char *buffer[2];
@@ -380,10 +406,9 @@ typedef struct decoder {
 
 static tp_status decoder_init(decoder *d, const array *a)
 {
-    d->room = a->chunk_bytes + 4;
-    for (uint64_t k = 0; k < a->n_chunks; k++)
-        if (a->chunks[k].offset != TP_H5_NO_OFFSET && a->chunks[k].bytes > d->room)
-            d->room = (size_t)a->chunks[k].bytes;
+    if (d->inflate != NULL)
+        return TP_OK;
+    d->room = a->largest > a->chunk_bytes + 4 ? a->largest : a->chunk_bytes + 4;
     TP_TRY(tp_alloc(&d->buffer[0], d->room, 1, "chunk"));
     TP_TRY(tp_alloc(&d->buffer[1], d->room, 1, "chunk"));
     d->inflate = libdeflate_alloc_decompressor();
@@ -447,22 +472,40 @@ static void fill_bytes(unsigned char *dst, const array *a, size_t n)
         memcpy(dst + i, a->fill, a->size);
 }
 
-/* The decoded bytes of a chunk, in one of the decoder's buffers. */
+static int juts_out(const array *a, uint64_t number)
+{
+    for (int i = a->info.shape.nd - 1; i >= 0; i--) {
+        const int64_t at = (int64_t)(number % (uint64_t)a->grid[i]);
+        if ((at + 1) * a->chunk_dim[i] > a->info.shape.d[i])
+            return 1;
+        number /= (uint64_t)a->grid[i];
+    }
+    return 0;
+}
+
+/* The decoded bytes of a chunk, in one of the decoder's buffers; NULL for a chunk that is not stored. */
 static tp_status decode(const tp_h5 *f, const array *a, decoder *d, uint64_t number,
                         const unsigned char **out)
 {
-    const chunk *k = &a->chunks[number];
+    const chunk key = {.number = number};
+    const chunk *k = a->n_chunks > 0 ? bsearch(&key, a->chunks, a->n_chunks, sizeof(chunk), by_number) : NULL;
     int in = 0;
-    size_t n = (size_t)k->bytes;
 
-    if (k->offset == TP_H5_NO_OFFSET) {
-        fill_bytes(d->buffer[0], a, a->chunk_bytes);
-        *out = d->buffer[0];
+    *out = NULL;
+    if (k == NULL)
         return TP_OK;
-    }
+    size_t n = (size_t)k->bytes;
+    const uint32_t mask = a->bare_edges && juts_out(a, number) ? UINT32_MAX : k->mask;
+    uint64_t most = k->bytes;
+    for (int i = 0; i < a->n_filters; i++)
+        if (a->filter[i] == TP_H5_DEFLATE && !((mask >> i) & 1u) && most < a->chunk_bytes)
+            most *= DEFLATE_MOST;
+    TP_CHECK(most >= a->chunk_bytes, TP_EDATA, "%s: %s: chunk %llu is damaged: %zu bytes cannot hold its %zu",
+             f->path, a->info.name, (unsigned long long)number, n, a->chunk_bytes);
+    TP_TRY(decoder_init(d, a)); /* not before: a few bytes must not claim gigabytes of memory */
     TP_TRY(read_at(f, a, d->buffer[0], n, k->offset));
     for (int i = a->n_filters - 1; i >= 0; i--)
-        if (!((k->mask >> i) & 1u))
+        if (!((mask >> i) & 1u))
             TP_TRY(undo_filter(f, a, d, i, &in, &n, number));
     TP_CHECK(n == a->chunk_bytes, TP_EDATA, "%s: %s: chunk %llu decodes to %zu bytes, must be %zu", f->path,
              a->info.name, (unsigned long long)number, n, a->chunk_bytes);
@@ -482,7 +525,7 @@ typedef struct read_job {
     char error[512];
 } read_job;
 
-/* Copies what chunk `number` holds of rows [row, row + n) to its place. */
+/* Copies what chunk `number` holds of rows [row, row + n) to its place; data NULL: fills it. */
 static void place(const read_job *j, uint64_t number, const unsigned char *data)
 {
     const array *a = j->a;
@@ -506,9 +549,12 @@ static void place(const read_job *j, uint64_t number, const unsigned char *data)
         for (int i = 0; i < nd; i++) {
             const int64_t pos = begin[i] + (i < nd - 1 ? at[i] : 0);
             from = from * a->chunk_dim[i] + (pos - origin[i]);
-            to = to * (i == 0 ? j->n : a->info.shape.d[i]) + (i == 0 ? pos - j->row : pos);
+            to = to * a->info.shape.d[i] + (i == 0 ? pos - j->row : pos);
         }
-        memcpy(j->dst + (size_t)to * a->size, data + (size_t)from * a->size, bytes);
+        if (data != NULL)
+            memcpy(j->dst + (size_t)to * a->size, data + (size_t)from * a->size, bytes);
+        else
+            fill_bytes(j->dst + (size_t)to * a->size, a, bytes);
         for (int i = nd - 2; i >= 0; i--) {
             if (++at[i] < len[i])
                 break;
@@ -520,7 +566,7 @@ static void place(const read_job *j, uint64_t number, const unsigned char *data)
 static tp_status read_chunks(read_job *j, int64_t begin, int64_t end)
 {
     decoder d = {0};
-    tp_status st = decoder_init(&d, j->a);
+    tp_status st = TP_OK;
 
     for (int64_t i = begin; i < end && st == TP_OK; i++) {
         const unsigned char *data = NULL;
@@ -576,8 +622,8 @@ tp_status tp_h5_read(tp_h5 *f, const tp_h5_array *info, int64_t row, int64_t n, 
     const size_t bytes = (size_t)n * info->row_bytes;
 
     TP_CHECK(row >= 0 && n >= 0 && row <= info->shape.d[0] && n <= info->shape.d[0] - row, TP_EINVAL,
-             "%s: %s: rows %lld to %lld do not lie in its %lld", f->path, info->name, (long long)row,
-             (long long)(row + n), (long long)info->shape.d[0]);
+             "%s: %s: %lld rows from %lld on do not lie in its %lld", f->path, info->name, (long long)n,
+             (long long)row, (long long)info->shape.d[0]);
     if (bytes == 0)
         return TP_OK;
     if (a->layout == TP_H5_CHUNKED)

@@ -13,14 +13,14 @@ enum {
     TP_H5_END = 0,
     TP_H5_ARRAY =
         1, /* name, dtype, big endian, rank, dims, layout, fill (8 bytes), then what the layout needs */
-    TP_H5_ATTRIBUTE = 2, /* name of the dataset ("" for the root), name, text */
-    TP_H5_REFUSED = 3    /* text: why the file is not read */
+    TP_H5_ATTRIBUTE = 2 /* name of the dataset ("" for the root), name, text */
 };
 enum {
     TP_H5_CONTIGUOUS = 0, /* offset, bytes; offset UINT64_MAX: never written */
     TP_H5_COMPACT = 1,    /* text: the bytes */
-    TP_H5_CHUNKED =
-        2 /* chunk dims, number of filters, filters, number of chunks, then offset, bytes, mask of each */
+    /* chunk dims, number of filters, filters, whether chunks that jut out are not filtered, number of stored
+     * chunks, then of each its number in the row-major grid of chunks (increasing), offset, bytes, mask */
+    TP_H5_CHUNKED = 2
 };
 enum { TP_H5_DEFLATE = 1, TP_H5_SHUFFLE = 2, TP_H5_FLETCHER32 = 3 };
 
@@ -28,7 +28,7 @@ enum { TP_H5_DEFLATE = 1, TP_H5_SHUFFLE = 2, TP_H5_FLETCHER32 = 3 };
 #define TP_H5_NO_OFFSET   UINT64_MAX
 
 /* Runs the child on a file that is open for reading. *bytes (free with tp_free) holds its stream. Errors:
- * TP_EDATA (the child died, took too long or wrote too much), TP_EIO, TP_ENOMEM. */
+ * TP_EDATA (the child refused the file, died, took too long or wrote too much), TP_EIO, TP_ENOMEM. */
 tp_status tp_h5_index(int fd, const char *path, unsigned char **bytes, size_t *n) TP_MUST_USE;
 
 #ifdef __cplusplus

@@ -1,7 +1,7 @@
 #include "host/core/mem.h"
+#include "host/core/order.h"
 #include "host/core/parallel.h"
 #include "host/data/dataset.h"
-#include "host/data/order.h"
 #include <math.h>
 
 const char *tp_part_name(tp_part part)

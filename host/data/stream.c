@@ -1,7 +1,8 @@
 #include "host/data/stream.h"
 #include "host/core/mem.h"
+#include "host/core/order.h"
 #include "host/data/dataset.h"
-#include "host/data/order.h"
+#include <assert.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -73,6 +74,7 @@ static int64_t block_span(const tp_stream *s, int64_t window_bytes)
             span = c->in[k]->chunk_rows;
         heaviest = c->row_bytes > heaviest ? c->row_bytes : heaviest;
     }
+    assert(total > 0);
     const int64_t fit = window_bytes / (int64_t)total;
     while (span < fit / 32 && span * (int64_t)total < SMALL_BLOCK)
         span *= 2;
@@ -272,6 +274,7 @@ static tp_status make_windows(tp_stream *s, int64_t window_bytes)
         largest = s->block[b + 1] - s->block[b] > largest ? s->block[b + 1] - s->block[b] : largest;
     for (int i = 0; i < s->n_columns; i++)
         total += (int64_t)s->columns[i]->row_bytes;
+    assert(largest > 0 && total > 0);
     s->blocks_per_window = window_bytes / (largest * total);
     if (s->blocks_per_window < 1)
         s->blocks_per_window = 1;

@@ -27,6 +27,9 @@ struct tp_device {
 
 tp_status tp_device_cpu_open(tp_device *dev);
 
+/* The processor's name. */
+void tp_device_cpu_model(char *buf, size_t size);
+
 #ifdef __cplusplus
 }
 #endif

@@ -72,7 +72,7 @@ static void cpu_close(tp_device *dev)
 
 static const tp_device_ops cpu_ops = {cpu_alloc, cpu_release, cpu_copy, cpu_copy, cpu_run, cpu_close};
 
-static void cpu_model(char *buf, size_t size)
+void tp_device_cpu_model(char *buf, size_t size)
 {
     char line[256];
     FILE *f = fopen("/proc/cpuinfo", "r");
@@ -94,7 +94,7 @@ tp_status tp_device_cpu_open(tp_device *dev)
 {
     char model[160];
 
-    cpu_model(model, sizeof(model));
+    tp_device_cpu_model(model, sizeof(model));
     dev->kind = TP_CPU;
     dev->ops = &cpu_ops;
     snprintf(dev->text, sizeof(dev->text), "cpu: %s, %d threads", model, tp_threads());

@@ -22,6 +22,7 @@ typedef struct tp_step {
 /* Storage of one temporary (views and in-place results share one). */
 typedef struct tp_slot {
     size_t bytes, offset;
+    size_t breadth;  /* most bytes alive together with it; for placing */
     int first, last; /* steps */
 } tp_slot;
 

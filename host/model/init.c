@@ -40,7 +40,7 @@ tp_init_rule tp_init_embedding(tp_init init, int64_t width)
 }
 
 /* Box-Muller on two of the four numbers, in double. */
-static double normal(const tp_rng4 *r, int pair)
+static double normal(const tp_rng4 *r, size_t pair)
 {
     const double u = ((double)r->v[2 * pair] + 0.5) * 0x1p-32,
                  v = ((double)r->v[2 * pair + 1] + 0.5) * 0x1p-32;
@@ -56,7 +56,7 @@ void tp_init_fill(float *out, int64_t n, const tp_init_rule *rule, uint64_t seed
             v = rule->a + (rule->b - rule->a) * (double)tp_rng_uniform(r.v[i % 4]);
         } else if (rule->fill == TP_FILL_NORMAL) {
             const tp_rng4 r = tp_rng_draw(seed, TP_RNG_INIT, (uint64_t)(i / 2), parameter);
-            v = rule->a + rule->b * normal(&r, (int)(i % 2));
+            v = rule->a + rule->b * normal(&r, (size_t)i % 2);
         }
         out[i] = (float)v;
     }

@@ -510,8 +510,8 @@ tp_status tp_model_set_target_norm(tp_model *m, int64_t n, const float *shift, c
 {
     float *copies[2] = {NULL, NULL};
 
-    TP_CHECK(n == 0 || n == m->n_outputs, TP_EINVAL,
-             "model: a normalisation of %lld values for %lld outputs", (long long)n, (long long)m->n_outputs);
+    TP_CHECK(n == 0 || n == m->n_outputs, TP_EINVAL, "model: a normalisation of %lld values for %lld outputs",
+             (long long)n, (long long)m->n_outputs);
     TP_TRY(copy_floats(&copies[0], shift, n));
     const tp_status st = copy_floats(&copies[1], scale, n);
     if (st != TP_OK) {

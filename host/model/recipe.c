@@ -101,6 +101,8 @@ static void consider(nearest *n, const char *name, size_t len)
 /* The key at the same level of the schema that is spelt most alike. */
 static void nearest_key(const char *prefix, const char *wanted, nearest *n)
 {
+    if (strncmp(prefix, "optimizer.", 10) == 0)
+        prefix = "optimizer.@";
     *n = (nearest){.wanted = wanted, .score = 1 << 20};
     for (const tp_schema_row *row = tp_schema; row->path != NULL; row++) {
         const size_t len = strlen(prefix);
@@ -203,7 +205,7 @@ static tp_status moment(const reader *rd, struct fy_node *n, const char *key, do
     TP_TRY(scalar_text(rd, n, key, text, sizeof(text)));
     end = strptime(text, "%Y-%m-%d", &t);
     if (end != NULL && *end == '\0') {
-        *out = (double)(timegm(&t) / 86400);
+        *out = (double)timegm(&t) / 86400;
         return TP_OK;
     }
     *out = strtod(text, &end);
@@ -463,6 +465,20 @@ static void note_optimizer(tp_recipe *r, const char *path)
     }
 }
 
+static tp_status check_one_optimizer(const reader *rd, struct fy_node *n)
+{
+    const char *first = NULL;
+
+    for (int k = 0; fy_node_is_mapping(n) && tp_schema_optimizers[k] != NULL; k++) {
+        if (fy_node_mapping_lookup_pair_by_string(n, tp_schema_optimizers[k], FY_NT) == NULL)
+            continue;
+        if (first != NULL)
+            REFUSE(n, "optimizer names %s and %s, must name one", first, tp_schema_optimizers[k]);
+        first = tp_schema_optimizers[k];
+    }
+    return TP_OK;
+}
+
 static tp_status read_node(const reader *rd, struct fy_node *n, struct fy_node *key_node, const char *path,
                            const char *parent, const char *key, int depth)
 {
@@ -470,6 +486,8 @@ static tp_status read_node(const reader *rd, struct fy_node *n, struct fy_node *
     void *it = NULL;
     struct fy_node_pair *pair;
 
+    if (strcmp(path, "optimizer") == 0)
+        TP_TRY(check_one_optimizer(rd, n));
     note_optimizer(rd->r, path);
     for (const tp_schema_row *row = tp_schema; row->path != NULL; row++) {
         if (row_matches(row, path, 0))
@@ -529,8 +547,8 @@ static tp_status syntax_error(const reader *rd, struct fy_diag *diag)
     void *it = NULL;
     struct fy_diag_error *e = fy_diag_errors_iterate(diag, &it);
 
-    TP_CHECK(e != NULL, TP_ERECIPE, "%s: is not YAML", rd->file);
-    TP_FAIL(TP_ERECIPE, "%s:%d:%d: %s", rd->file, e->line + 1, e->column + 1, e->msg);
+    TP_CHECK(e != NULL, TP_ERECIPE, "%s: is empty", rd->file);
+    TP_FAIL(TP_ERECIPE, "%s:%d:%d: %s", rd->file, e->line, e->column, e->msg);
 }
 
 /* Parses text and hands its root to `use`; path is where an override goes. */
@@ -581,6 +599,8 @@ static tp_status read_text(const char *path, char **out)
         if (st == TP_OK && n > ((size_t)1 << 24))
             st = tp_error_set(TP_ERECIPE, __FILE__, __LINE__, "%s: has over 16 MiB", path);
     } while (st == TP_OK && got > 0);
+    if (st == TP_OK && strlen(*out) != n)
+        st = tp_error_set(TP_ERECIPE, __FILE__, __LINE__, "%s: has a 0 byte, so it is no text", path);
     if (st == TP_OK && ferror(f))
         st = tp_error_set(TP_EIO, __FILE__, __LINE__, "%s: %s", path, strerror(errno));
     fclose(f);

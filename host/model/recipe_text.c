@@ -32,7 +32,7 @@ static void print_text(FILE *f, const char *s)
 static int print_number(FILE *f, double v)
 {
     char text[32];
-    for (int digits = 1; digits <= 17; digits++) {
+    for (int digits = 6; digits <= 17; digits++) {
         snprintf(text, sizeof(text), "%.*g", digits, v);
         if (strtod(text, NULL) == v)
             break;
@@ -52,9 +52,9 @@ static int print_value(FILE *f, const tp_schema_row *row, const void *base, int 
     case TP_KEY_INTEGER:
         return sparse && pair[0] == 0 ? 0 : fprintf(f, "%lld", (long long)pair[0]);
     case TP_KEY_PAIR:
-        return pair[0] == 0 && pair[1] == 0
-                   ? 0
-                   : fprintf(f, "[%lld, %lld]", (long long)pair[0], (long long)pair[1]);
+        if (pair[1] == 0) /* nothing said, or of one dimension only */
+            return pair[0] == 0 ? 0 : fprintf(f, "[%lld]", (long long)pair[0]);
+        return fprintf(f, "[%lld, %lld]", (long long)pair[0], (long long)pair[1]);
     case TP_KEY_BOOL:
         return sparse && *(const int *)at == 0 ? 0 : fprintf(f, "%s", *(const int *)at ? "true" : "false");
     case TP_KEY_CHOICE: {
@@ -72,8 +72,9 @@ static int print_value(FILE *f, const tp_schema_row *row, const void *base, int 
 }
 
 /* "key: value" pairs of a table inside { }. dim, filters and units share a field: the last that fits the kind
- * is printed. */
-static int print_fields(FILE *f, const tp_schema_row *table, const void *base, const char *const *skip)
+ * is printed. sparse: without what is 0. */
+static int print_fields(FILE *f, const tp_schema_row *table, const void *base, const char *const *skip,
+                        int sparse)
 {
     int n = 0;
     for (const tp_schema_row *row = table; row->path != NULL; row++) {
@@ -85,7 +86,7 @@ static int print_fields(FILE *f, const tp_schema_row *table, const void *base, c
         FILE *m = skipped ? NULL : open_memstream(&text, &size);
         if (m == NULL)
             continue;
-        const int some = print_value(m, row, base, 1);
+        const int some = print_value(m, row, base, sparse);
         fclose(m);
         if (some > 0)
             fprintf(f, "%s%s: %s", n++ > 0 ? ", " : "", row->path, text);
@@ -94,6 +95,8 @@ static int print_fields(FILE *f, const tp_schema_row *table, const void *base, c
     return n;
 }
 
+/* The children of a layer with neither name nor input are printed right below it, as people write them: a
+ * list nested so deep that it could only just be read can then be read again. */
 static void print_layers(FILE *f, const tp_layer *parent, int indent)
 {
     static const char *const of_dense[] = {"filters", "dim", NULL}, *const of_conv[] = {"units", "dim", NULL},
@@ -106,11 +109,15 @@ static void print_layers(FILE *f, const tp_layer *parent, int indent)
         fprintf(f, "%*s- %s:", indent, "", tp_layer_kind_name(l->kind));
         if (l->n_children == 0) {
             fprintf(f, " {");
-            print_fields(f, tp_schema_layer, l, skip);
+            print_fields(f, tp_schema_layer, l, skip, 1);
             fprintf(f, "}\n");
             continue;
         }
         fputc('\n', f);
+        if (l->name[0] == '\0' && l->input[0] == '\0') {
+            print_layers(f, l, indent + 4);
+            continue;
+        }
         for (const tp_schema_row *row = tp_schema_layer; row->path != NULL; row++)
             if (row->type == TP_KEY_TEXT && *((const char *)l + row->offset) != '\0') {
                 fprintf(f, "%*s%s: ", indent + 4, "", row->path);
@@ -142,7 +149,7 @@ static void print_special(FILE *f, const tp_schema_row *row, const tp_recipe *r,
         fprintf(f, "%*s%s:\n", indent, "", key);
         for (int i = 0; i < r->data.n_inputs; i++) {
             fprintf(f, "%*s- {", indent + 2, "");
-            print_fields(f, tp_schema_input, &r->data.inputs[i], NULL);
+            print_fields(f, tp_schema_input, &r->data.inputs[i], NULL, 0);
             fprintf(f, "}\n");
         }
         break;
@@ -159,9 +166,10 @@ static void print_special(FILE *f, const tp_schema_row *row, const tp_recipe *r,
         fprintf(f, "]\n");
         break;
     case TP_KEY_METRICS:
-        for (int i = 0; i < r->train.n_metrics; i++)
-            i == 0 ? fprintf(f, "%*s%s: [%s", indent, "", key, r->train.metrics[i])
-                   : fprintf(f, ", %s", r->train.metrics[i]);
+        for (int i = 0; i < r->train.n_metrics; i++) {
+            i == 0 ? fprintf(f, "%*s%s: [", indent, "", key) : fprintf(f, ", ");
+            print_text(f, r->train.metrics[i]);
+        }
         if (r->train.n_metrics > 0)
             fprintf(f, "]\n");
         break;

@@ -17,7 +17,7 @@ typedef struct entry {
 
 struct tp_tensors {
     entry *entries;
-    int n;
+    int n, room;
     json_t *meta; /* object of strings */
 };
 
@@ -69,15 +69,16 @@ void tp_tensors_free(tp_tensors *t)
     tp_free(t);
 }
 
-tp_status tp_tensors_add(tp_tensors *t, const char *name, tp_dtype dtype, tp_shape shape, void **data)
+/* Adds a tensor whose name is known to be new. */
+static tp_status append(tp_tensors *t, const char *name, tp_dtype dtype, tp_shape shape, void **data)
 {
-    const size_t n = (size_t)t->n;
     entry e = {.tensor = {NULL, shape, dtype}};
 
-    *data = NULL;
-    TP_TRY(tp_shape_check(shape, dtype));
-    TP_CHECK(tp_tensors_find(t, name) == NULL, TP_EINVAL, "tensor '%s' is there twice", name);
-    TP_TRY(tp_realloc(&t->entries, n, n + 1, sizeof(entry), "tensors"));
+    if (t->n == t->room) {
+        const int room = 2 * t->room + 16;
+        TP_TRY(tp_realloc(&t->entries, (size_t)t->n, (size_t)room, sizeof(entry), "tensors"));
+        t->room = room;
+    }
     TP_TRY(tp_strdup(&e.name, name));
     const tp_status st = tp_alloc(&e.tensor.data, tp_tensor_bytes(&e.tensor), 1, name);
     if (st != TP_OK) {
@@ -87,6 +88,23 @@ tp_status tp_tensors_add(tp_tensors *t, const char *name, tp_dtype dtype, tp_sha
     t->entries[t->n++] = e;
     *data = e.tensor.data;
     return TP_OK;
+}
+
+static int is_text(const char *s)
+{
+    json_t *j = json_string(s); /* NULL unless it is UTF-8 */
+    json_decref(j);
+    return j != NULL;
+}
+
+tp_status tp_tensors_add(tp_tensors *t, const char *name, tp_dtype dtype, tp_shape shape, void **data)
+{
+    *data = NULL;
+    TP_TRY(tp_shape_check(shape, dtype));
+    TP_CHECK(is_text(name) && strcmp(name, "__metadata__") != 0, TP_EINVAL,
+             "tensor '%s': a name must be UTF-8 text and not __metadata__", name);
+    TP_CHECK(tp_tensors_find(t, name) == NULL, TP_EINVAL, "tensor '%s' is there twice", name);
+    return append(t, name, dtype, shape, data);
 }
 
 int tp_tensors_count(const tp_tensors *t)
@@ -114,6 +132,8 @@ const tp_tensor *tp_tensors_find(const tp_tensors *t, const char *name)
 
 tp_status tp_tensors_meta_set(tp_tensors *t, const char *key, const char *text)
 {
+    TP_CHECK(strcmp(key, "hash") != 0 && strncmp(key, "hash.", 5) != 0, TP_EINVAL,
+             "metadata '%s': hash and hash.* are written by the library", key);
     TP_CHECK(json_object_set_new(t->meta, key, json_string(text)) == 0, TP_EINVAL,
              "metadata '%s' is not UTF-8 text", key);
     return TP_OK;
@@ -129,9 +149,12 @@ const char *tp_tensors_meta(const tp_tensors *t, const char *key)
 static void hash_tensor(const entry *e, unsigned char out[HASH_BYTES])
 {
     crypto_generichash_state s;
+    char dtype[5] = "";
+
+    snprintf(dtype, sizeof(dtype), "%s", dtype_text(e->tensor.dtype));
     crypto_generichash_init(&s, NULL, 0, HASH_BYTES);
     crypto_generichash_update(&s, (const unsigned char *)e->name, strlen(e->name) + 1);
-    crypto_generichash_update(&s, (const unsigned char *)dtype_text(e->tensor.dtype), 4);
+    crypto_generichash_update(&s, (const unsigned char *)dtype, 4);
     crypto_generichash_update(&s, (const unsigned char *)e->tensor.shape.d,
                               sizeof(int64_t) * (size_t)e->tensor.shape.nd);
     crypto_generichash_update(&s, e->tensor.data, tp_tensor_bytes(&e->tensor));
@@ -141,6 +164,25 @@ static void hash_tensor(const entry *e, unsigned char out[HASH_BYTES])
 static void hex_of(const unsigned char *bytes, char hex[65])
 {
     sodium_bin2hex(hex, 65, bytes, HASH_BYTES);
+}
+
+/* Hash of the metadata but for the entry "hash" itself: what keeps names and texts from changing unseen. */
+static tp_status hash_meta(const json_t *meta, char hex[65])
+{
+    unsigned char hash[HASH_BYTES];
+    json_t *rest = json_copy((json_t *)(uintptr_t)meta);
+    char *text = NULL;
+
+    if (rest != NULL) {
+        json_object_del(rest, "hash");
+        text = json_dumps(rest, JSON_COMPACT | JSON_SORT_KEYS);
+        json_decref(rest);
+    }
+    TP_CHECK(text != NULL, TP_ENOMEM, "metadata: no memory for its hash");
+    crypto_generichash(hash, HASH_BYTES, (const unsigned char *)text, strlen(text), NULL, 0);
+    free(text);
+    hex_of(hash, hex);
+    return TP_OK;
 }
 
 static int by_name(const void *a, const void *b)
@@ -171,41 +213,61 @@ tp_status tp_tensors_hash(const tp_tensors *t, char hex[65])
 
 /* ---- writing ---- */
 
-static json_t *describe(const tp_tensors *t)
+/* Puts the description and the hash of one tensor, whose bytes begin at `at`, into the header. */
+static tp_status describe(const entry *e, uint64_t at, json_t *root, json_t *meta)
+{
+    const uint64_t end = at + tp_tensor_bytes(&e->tensor);
+    json_t *shape = json_array();
+    unsigned char hash[HASH_BYTES];
+    char hex[65], *key = NULL;
+
+    for (int k = 0; k < e->tensor.shape.nd; k++)
+        json_array_append_new(shape, json_integer(e->tensor.shape.d[k]));
+    int bad = json_array_size(shape) != (size_t)e->tensor.shape.nd;
+    json_t *d = json_pack("{s:s, s:o, s:[I,I]}", "dtype", dtype_text(e->tensor.dtype), "shape", shape,
+                          "data_offsets", (json_int_t)at, (json_int_t)end);
+    bad |= json_object_set_new(root, e->name, d) != 0;
+    hash_tensor(e, hash);
+    hex_of(hash, hex);
+    TP_TRY(tp_format(&key, "hash.%s", e->name));
+    bad |= json_object_set_new(meta, key, json_string(hex)) != 0;
+    tp_free(key);
+    TP_CHECK(!bad, TP_ENOMEM, "safetensors: no memory for the header");
+    return TP_OK;
+}
+
+/* The header as compact JSON; free with free(). */
+static tp_status describe_all(const tp_tensors *t, char **header)
 {
     json_t *root = json_object(), *meta = json_deep_copy(t->meta);
+    char hex[65];
     uint64_t at = 0;
+    tp_status st = TP_OK;
 
-    for (int i = 0; i < t->n; i++) {
-        const entry *e = &t->entries[i];
-        const uint64_t bytes = tp_tensor_bytes(&e->tensor);
-        unsigned char hash[HASH_BYTES];
-        char hex[65], key[512];
-        json_t *shape = json_array();
-        for (int k = 0; k < e->tensor.shape.nd; k++)
-            json_array_append_new(shape, json_integer(e->tensor.shape.d[k]));
-        json_object_set_new(root, e->name,
-                            json_pack("{s:s, s:o, s:[I,I]}", "dtype", dtype_text(e->tensor.dtype), "shape",
-                                      shape, "data_offsets", (json_int_t)at, (json_int_t)(at + bytes)));
-        at += bytes;
-        hash_tensor(e, hash);
-        hex_of(hash, hex);
-        snprintf(key, sizeof(key), "hash.%s", e->name);
-        json_object_set_new(meta, key, json_string(hex));
+    *header = NULL;
+    for (int i = 0; i < t->n && st == TP_OK; i++) {
+        st = describe(&t->entries[i], at, root, meta);
+        at += tp_tensor_bytes(&t->entries[i].tensor);
     }
-    json_object_set_new(root, "__metadata__", meta);
-    return root;
+    if (st == TP_OK)
+        st = hash_meta(meta, hex);
+    if (st == TP_OK && json_object_set_new(meta, "hash", json_string(hex)) == 0 &&
+        json_object_set(root, "__metadata__", meta) == 0)
+        *header = json_dumps(root, JSON_COMPACT);
+    json_decref(meta);
+    json_decref(root);
+    TP_TRY(st);
+    TP_CHECK(*header != NULL, TP_ENOMEM, "safetensors: no memory for the header");
+    return TP_OK;
 }
 
 /* The whole file in memory: header padded with spaces to 8 bytes, then the tensors. */
 static tp_status serialise(const tp_tensors *t, unsigned char **out, size_t *n)
 {
-    json_t *root = describe(t);
-    char *header = json_dumps(root, JSON_COMPACT);
+    char *header = NULL;
     size_t bytes = 8;
 
-    json_decref(root);
-    TP_CHECK(header != NULL, TP_ENOMEM, "safetensors: no memory for the header");
+    TP_TRY(describe_all(t, &header));
     const size_t len = strlen(header), padded = (len + 7) / 8 * 8;
     bytes += padded;
     for (int i = 0; i < t->n; i++)
@@ -216,7 +278,7 @@ static tp_status serialise(const tp_tensors *t, unsigned char **out, size_t *n)
         for (int i = 0; i < 8; i++)
             *at++ = (unsigned char)(padded >> (8 * i));
         memset(at, ' ', padded);
-        memcpy(at, header, len);
+        memcpy(at, header, len); // NOLINT(bugprone-not-null-terminated-result): bytes of a file, not a string
         at += padded;
         for (int i = 0; i < t->n; i++) {
             memcpy(at, t->entries[i].tensor.data, tp_tensor_bytes(&t->entries[i].tensor));
@@ -265,32 +327,40 @@ static tp_status take_shape(const char *path, const char *name, const json_t *li
     return TP_OK;
 }
 
-static tp_status check_hash(const tp_tensors *t, const char *path, const entry *e)
+/* hashed: the file carries hashes, so this tensor must have one. */
+static tp_status check_hash(const tp_tensors *t, const char *path, const entry *e, int hashed)
 {
-    char key[512], hex[65];
+    char hex[65], *key = NULL;
     unsigned char hash[HASH_BYTES];
 
-    snprintf(key, sizeof(key), "hash.%s", e->name);
-    const char *want = tp_tensors_meta(t, key);
-    if (want == NULL)
+    if (!hashed)
         return TP_OK;
+    TP_TRY(tp_format(&key, "hash.%s", e->name));
+    const char *want = tp_tensors_meta(t, key);
     hash_tensor(e, hash);
     hex_of(hash, hex);
-    TP_CHECK(strcmp(want, hex) == 0, TP_EDATA,
-             "%s: tensor '%s' is damaged: its hash is %.16s..., must be %.16s...", path, e->name, hex, want);
-    json_object_del(t->meta, key);
-    return TP_OK;
+    const tp_status st = want != NULL && strcmp(want, hex) == 0
+                             ? TP_OK
+                             : tp_error_set(TP_EDATA, __FILE__, __LINE__,
+                                            "%s: tensor '%s' is damaged: its hash is %.16s..., must be %.16s",
+                                            path, e->name, hex, want != NULL ? want : "in the metadata");
+    if (st == TP_OK)
+        json_object_del(t->meta, key);
+    tp_free(key);
+    return st;
 }
 
 static tp_status take_tensor(tp_tensors *t, const char *path, const char *name, const json_t *d,
-                             const unsigned char *data, uint64_t bytes, extent *where)
+                             const unsigned char *data, uint64_t bytes, int hashed, extent *where)
 {
-    tp_tensor x = {.dtype = dtype_named(json_string_value(json_object_get(d, "dtype")))};
+    const char *dtype = json_string_value(json_object_get(d, "dtype"));
+    tp_tensor x = {.dtype = dtype_named(dtype)};
     const json_t *offsets = json_object_get(d, "data_offsets");
     const json_t *b = json_array_get(offsets, 0), *e = json_array_get(offsets, 1);
     void *dst = NULL;
 
-    TP_CHECK(x.dtype != TP_DTYPE_NONE, TP_EDATA, "%s: tensor '%s' has an unknown dtype", path, name);
+    TP_CHECK(x.dtype != TP_DTYPE_NONE, TP_EDATA, "%s: tensor '%s' has an unknown dtype '%s'", path, name,
+             dtype != NULL ? dtype : "");
     TP_TRY(take_shape(path, name, json_object_get(d, "shape"), &x.shape));
     TP_CHECK(tp_shape_check(x.shape, x.dtype) == TP_OK, TP_EDATA, "%s: tensor '%s' is too large", path, name);
     TP_CHECK(json_array_size(offsets) == 2 && json_is_integer(b) && json_is_integer(e) &&
@@ -302,22 +372,36 @@ static tp_status take_tensor(tp_tensors *t, const char *path, const char *name, 
     TP_CHECK(where->end - where->begin == tp_tensor_bytes(&x), TP_EDATA,
              "%s: tensor '%s' has %llu bytes, its shape needs %zu", path, name,
              (unsigned long long)(where->end - where->begin), tp_tensor_bytes(&x));
-    TP_TRY(tp_tensors_add(t, name, x.dtype, x.shape, &dst));
+    TP_TRY(append(t, name, x.dtype, x.shape, &dst));
     memcpy(dst, data + where->begin, tp_tensor_bytes(&x));
-    return check_hash(t, path, &t->entries[t->n - 1]);
+    return check_hash(t, path, &t->entries[t->n - 1], hashed);
 }
 
-static tp_status take_meta(tp_tensors *t, const char *path, json_t *meta)
+/* *hashed: the file was written with hashes. */
+static tp_status take_meta(tp_tensors *t, const char *path, json_t *meta, int *hashed)
 {
     const char *key;
     json_t *value;
+    char hex[65];
+    int tensor_hashes = 0;
 
     TP_CHECK(meta == NULL || json_is_object(meta), TP_EDATA, "%s: __metadata__ is not a map", path);
     json_object_foreach(meta, key, value)
     {
         TP_CHECK(json_is_string(value), TP_EDATA, "%s: metadata '%s' is not text", path, key);
-        json_object_set(t->meta, key, value);
+        TP_CHECK(json_object_set(t->meta, key, value) == 0, TP_ENOMEM, "%s: no memory for its metadata",
+                 path);
+        tensor_hashes |= strncmp(key, "hash.", 5) == 0;
     }
+    const char *want = tp_tensors_meta(t, "hash");
+    *hashed = want != NULL;
+    TP_CHECK(*hashed || !tensor_hashes, TP_EDATA, "%s: its metadata is damaged: its hash is missing", path);
+    if (!*hashed)
+        return TP_OK;
+    TP_TRY(hash_meta(t->meta, hex));
+    TP_CHECK(strcmp(want, hex) == 0, TP_EDATA,
+             "%s: its metadata is damaged: its hash is %.16s..., must be %.16s...", path, hex, want);
+    json_object_del(t->meta, "hash");
     return TP_OK;
 }
 
@@ -329,14 +413,15 @@ static tp_status take_all(tp_tensors *t, const char *path, json_t *root, const u
     json_t *d;
     tp_status st = TP_OK;
     uint64_t at = 0;
+    int hashed = 0;
 
     TP_CHECK(json_is_object(root), TP_EDATA, "%s: its header is not a map", path);
-    TP_TRY(take_meta(t, path, json_object_get(root, "__metadata__")));
+    TP_TRY(take_meta(t, path, json_object_get(root, "__metadata__"), &hashed));
     TP_TRY(tp_alloc(&extents, json_object_size(root) + 1, sizeof(extent), "safetensors"));
     json_object_foreach(root, name, d)
     {
         if (strcmp(name, "__metadata__") != 0 && st == TP_OK)
-            st = take_tensor(t, path, name, d, data, bytes, &extents[t->n]);
+            st = take_tensor(t, path, name, d, data, bytes, hashed, &extents[t->n]);
     }
     if (st == TP_OK) {
         qsort(extents, (size_t)t->n, sizeof(extent), by_begin);

@@ -3,6 +3,7 @@
 #include "host/train/run_parts.h"
 #include "temper/safetensors.h"
 #include <dirent.h>
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,10 +22,13 @@ static int list_checkpoints(const tp_run *u, int64_t *steps, int most)
         return 0;
     DIR *d = opendir(folder);
     for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
-        long long step;
-        int end = 0;
-        if (sscanf(e->d_name, "gen-%20lld.safetensors%n", &step, &end) != 1 || end == 0 ||
-            e->d_name[end] != '\0' || n == most)
+        static const char prefix[] = "gen-";
+        if (strncmp(e->d_name, prefix, sizeof(prefix) - 1) != 0 || n == most)
+            continue;
+        char *end = NULL;
+        errno = 0;
+        const long long step = strtoll(e->d_name + sizeof(prefix) - 1, &end, 10);
+        if (errno != 0 || strcmp(end, ".safetensors") != 0)
             continue;
         int at = n++;
         for (; at > 0 && steps[at - 1] < step; at--)

@@ -52,7 +52,7 @@ tp_status tp_run_open_data(tp_run *u)
                                     .n_categories = in->categories,
                                     .normalize = in->normalize,
                                     .factor = in->factor,
-                                    .crop_padding = in->crop,
+                                    .crop_padding = (int)in->crop,
                                     .hflip = in->hflip};
     }
     return tp_data_open(&u->data, &spec);

@@ -151,8 +151,9 @@ static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u
         u->dw[u->n] = all[n_all++] = sum->dense[i];
         u->s1[u->n] = tp_step_bind_state(b, t->s1[i]);
         u->s2[u->n] = tp_step_bind_state(b, t->s2[i]);
-        u->table[2 * u->n] = 1.0f;
-        u->table[2 * u->n + 1] = decays ? (float)t->opts.weight_decay : 0.0f;
+        float *row = u->table + 2 * (size_t)u->n;
+        row[0] = 1.0f;
+        row[1] = decays ? (float)t->opts.weight_decay : 0.0f;
         u->n++;
     }
     for (int i = 0; i < sum->n_sparse; i++) {

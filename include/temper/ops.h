@@ -12,29 +12,30 @@
 extern "C" {
 #endif
 
+/* clang-format off */
 #define TP_OPS(X)                                                                                            \
     /* elementwise */                                                                                        \
-    X(neg)                                                                                                   \
-    X(abs)                                                                                                   \
-    X(exp)                                                                                                   \
-    X(log) X(sqrt) X(rsqrt) X(sign) X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(elu) X(gelu) X(silu)          \
-        X(softplus) X(clip) X(relu_grad) X(leaky_relu_grad) X(elu_grad) X(gelu_grad) X(silu_grad)            \
-            X(softplus_grad) X(tanh_grad) X(sigmoid_grad) X(clip_grad) X(add) X(sub) X(mul) X(div) X(pow)    \
-                X(min) X(max) X(greater) X(where) /* reduce and shape */                                     \
-        X(reduce_sum) X(reduce_mean) X(reduce_max) X(reduce_max_grad) X(expand) X(reshape) X(detach)         \
-            X(transpose) X(concat) X(slice) X(pad) /* linear, convolution, pooling, norms */                 \
-        X(matmul) X(gemm) X(conv) X(conv_input_grad) X(conv_weight_grad) X(max_pool) X(max_pool_grad)        \
-            X(avg_pool) X(avg_pool_grad) X(batch_norm) X(batch_norm_grad) X(batch_norm_eval) X(layer_norm)   \
-                X(layer_norm_grad) X(group_norm) X(group_norm_grad) /* embedding, softmax, losses */         \
-        X(embedding) X(embedding_grad) X(embedding_rows) X(softmax) X(softmax_grad) X(log_softmax)           \
-            X(log_softmax_grad) X(softmax_cross_entropy) X(softmax_cross_entropy_grad) X(bce_with_logits)    \
-                X(bce_with_logits_grad) X(regression_loss) X(regression_loss_grad) X(quad_penalty)           \
-                    X(quad_penalty_grad) /* random, data, optimizers */                                      \
-        X(random_uniform) X(random_normal) X(dropout) X(sample_index) X(gather_batch) X(clip_norm) X(count)  \
-            X(optimize) X(optimize_rows) X(ema)
+    X(neg) X(abs) X(exp) X(log) X(sqrt) X(rsqrt) X(sign) X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(elu)     \
+    X(gelu) X(silu) X(softplus) X(clip) X(relu_grad) X(leaky_relu_grad) X(elu_grad) X(gelu_grad)             \
+    X(silu_grad) X(softplus_grad) X(tanh_grad) X(sigmoid_grad) X(clip_grad) X(add) X(sub) X(mul) X(div)      \
+    X(pow) X(min) X(max) X(greater) X(where)                                                                 \
+    /* reduce and shape */                                                                                   \
+    X(reduce_sum) X(reduce_mean) X(reduce_max) X(reduce_max_grad) X(expand) X(reshape) X(detach)             \
+    X(transpose) X(concat) X(slice) X(pad)                                                                   \
+    /* linear, convolution, pooling, norms */                                                                \
+    X(matmul) X(gemm) X(conv) X(conv_input_grad) X(conv_weight_grad) X(max_pool) X(max_pool_grad)            \
+    X(avg_pool) X(avg_pool_grad) X(batch_norm) X(batch_norm_grad) X(batch_norm_eval) X(layer_norm)           \
+    X(layer_norm_grad) X(group_norm) X(group_norm_grad)                                                      \
+    /* embedding, softmax, losses */                                                                         \
+    X(embedding) X(embedding_grad) X(embedding_rows) X(softmax) X(softmax_grad) X(log_softmax)               \
+    X(log_softmax_grad) X(softmax_cross_entropy) X(softmax_cross_entropy_grad) X(bce_with_logits)            \
+    X(bce_with_logits_grad) X(regression_loss) X(regression_loss_grad) X(quad_penalty) X(quad_penalty_grad)  \
+    /* random, data, optimizers */                                                                           \
+    X(random_uniform) X(random_normal) X(dropout) X(sample_index) X(gather_batch) X(clip_norm) X(count)      \
+    X(optimize) X(optimize_rows) X(ema)
+/* clang-format on */
 
-/* ---- elementwise: y has x's shape
- * -------------------------------------------------------------------------------- */
+/* ---- elementwise: y has x's shape ---- */
 TP_API tp_val tp_neg(tp_graph *g, tp_val x);                      /* -x */
 TP_API tp_val tp_abs(tp_graph *g, tp_val x);                      /* |x|; gradient sign(x) */
 TP_API tp_val tp_exp(tp_graph *g, tp_val x);                      /* e^x */
@@ -78,8 +79,7 @@ TP_API tp_val tp_greater(tp_graph *g, tp_val a,
 TP_API tp_val tp_where(tp_graph *g, tp_val cond, tp_val a,
                        tp_val b); /* cond != 0 ? a : b; three-way broadcast */
 
-/* ---- reduce and shape
- * -------------------------------------------------------------------------------------------- */
+/* ---- reduce and shape ---- */
 
 /* axes: bit i set reduces dimension i; 0 means every dimension. keep: reduced dimensions stay as 1. */
 typedef struct tp_reduce_attr {
@@ -120,8 +120,7 @@ typedef struct tp_pad_attr {
 } tp_pad_attr;
 TP_API tp_val tp_pad(tp_graph *g, tp_val x, const int64_t *before, const int64_t *after, double value);
 
-/* ---- linear
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- linear ---- */
 
 /* Activations that fuse into gemm and conv: their gradient needs y alone. */
 typedef enum tp_activation { TP_ACT_NONE = 0, TP_ACT_RELU, TP_ACT_TANH, TP_ACT_SIGMOID } tp_activation;
@@ -140,8 +139,7 @@ typedef struct tp_gemm_attr {
 } tp_gemm_attr;
 TP_API tp_val tp_gemm(tp_graph *g, tp_val a, tp_val b, tp_val c, tp_gemm_attr attr);
 
-/* ---- convolution, pooling
- * ---------------------------------------------------------------------------------------- */
+/* ---- convolution, pooling ---- */
 
 /* Spatial dimensions: 1 for x (N,C,W), 2 for x (N,C,H,W); entry 0 is H (or W in 1-D). Padding is symmetric,
  * of zeros. groups divides both channel counts; groups = C is depthwise. Zero strides, dilations and groups
@@ -177,8 +175,7 @@ typedef struct tp_pool_grad_attr {
 } tp_pool_grad_attr;
 TP_API tp_val tp_global_avg_pool(tp_graph *g, tp_val x); /* (N,C,...) -> (N,C): a reduce_mean */
 
-/* ---- norms
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- norms ---- */
 
 /* Batch norm over every dimension but 1 (Ioffe & Szegedy 2015): y = (x - mean) rstd gamma + beta, x
  * (N,C,...). Training: batch statistics; running = (1 - momentum) running + momentum batch, with the unbiased
@@ -205,8 +202,7 @@ TP_API tp_val tp_group_norm(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, in
 TP_API tp_val tp_group_norm_grad(tp_graph *g, tp_val x, tp_val gamma, tp_val mean, tp_val rstd, tp_val dy,
                                  int64_t groups);
 
-/* ---- embedding
- * --------------------------------------------------------------------------------------------------- */
+/* ---- embedding ---- */
 
 /* y(ids..., D) = table(V,D)[ids]; an id outside [0, V) reads row 0 (data is checked before step 1). */
 TP_API tp_val tp_embedding(tp_graph *g, tp_val table, tp_val ids);
@@ -219,8 +215,7 @@ typedef struct tp_embedding_attr {
     int64_t n_rows;
 } tp_embedding_attr;
 
-/* ---- softmax and losses
- * ------------------------------------------------------------------------------------------ */
+/* ---- softmax and losses ---- */
 TP_API tp_val tp_softmax(tp_graph *g, tp_val x);                     /* over the last dimension */
 TP_API tp_val tp_softmax_grad(tp_graph *g, tp_val y, tp_val dy);     /* y (dy - <y, dy>) */
 TP_API tp_val tp_log_softmax(tp_graph *g, tp_val x);                 /* x - logsumexp(x), last dimension */
@@ -268,8 +263,7 @@ TP_API tp_val tp_weighted_mean(tp_graph *g, tp_val l, tp_val w);
 TP_API tp_val tp_quad_penalty(tp_graph *g, tp_val w, tp_val w0, tp_val f, tp_val lambda);
 TP_API tp_val tp_quad_penalty_grad(tp_graph *g, tp_val w, tp_val w0, tp_val f, tp_val lambda, tp_val dl);
 
-/* ---- random
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- random ---- */
 
 /* counter: uint64 (2) = {seed, step}. The same counter and stream give the same numbers on every device. */
 typedef struct tp_random_attr {
@@ -289,8 +283,7 @@ typedef struct tp_dropout_attr {
 } tp_dropout_attr;
 TP_API tp_val tp_dropout(tp_graph *g, tp_val x, tp_val counter, uint32_t stream, double rate);
 
-/* ---- data
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- data ---- */
 
 /* Which rows make the batch of this step. counter (2) = {seed, step}; rows int64 (N): the part's row numbers.
  * With epoch = step / steps_per_epoch and p = (step mod steps_per_epoch) batch + i, output index i64 (batch)
@@ -320,8 +313,7 @@ TP_API tp_val tp_gather_batch(tp_graph *g, tp_val data, tp_val index, tp_val shi
 /* Tensors that one multi-tensor op takes at most. */
 #define TP_MAX_TENSORS 1024
 
-/* ---- optimizers: each one pass over every tensor
- * ----------------------------------------------------------------- */
+/* ---- optimizers: each one pass over every tensor ---- */
 
 /* Outputs: float32 (2) = {scale, ok}, and (+1) norm (). norm = global 2-norm of the n gradients; scale =
  * min(1, max_norm / (norm + 1e-6)) (1 if max_norm is 0); ok = 1 if the norm and the loss (optional) are

@@ -20,7 +20,8 @@ typedef struct tp_recipe_input {
     tp_norm_kind normalize;
     double factor;      /* normalize: scale */
     int64_t categories; /* ids; 0: from the data */
-    int crop, hflip;
+    int64_t crop;
+    int hflip;
 } tp_recipe_input;
 
 typedef enum tp_builder {

@@ -10,7 +10,8 @@ extern "C" {
 
 #define TP_RUN_METRICS (TP_RECIPE_METRICS + 1)
 
-/* Metrics of one part; in training, names[0] is "loss": its mean, on the normalised target where there is one. */
+/* Metrics of one part; in training, names[0] is "loss": its mean, on the normalised target where there is
+ * one. */
 typedef struct tp_run_part {
     int n; /* 0: there is no such part */
     const char *names[TP_RUN_METRICS];
@@ -77,8 +78,8 @@ typedef struct tp_evaluate_opts {
 /* What came of it; free what it holds with tp_evaluation_clear. */
 typedef struct tp_evaluation {
     int64_t rows, width;
-    float *outputs; /* (rows, width): logits, or values in the target's own units */
-    tp_run_part scores; /* the metrics alone: a model does not know which loss it was trained with */
+    float *outputs;          /* (rows, width): logits, or values in the target's own units */
+    tp_run_part scores;      /* the metrics alone: a model does not know which loss it was trained with */
     tp_class_score *classes; /* (n_classes), with by_class */
     int64_t n_classes;
     tp_slices slices; /* with slice; its metrics are scores' */

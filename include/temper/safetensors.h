@@ -2,8 +2,8 @@
  *
  * The format (Hugging Face safetensors): 8 bytes little-endian header size, a JSON header {"name": {"dtype",
  * "shape", "data_offsets"}, "__metadata__": {text: text}}, then the tensors' bytes without holes. Files
- * written here carry a BLAKE2b hash of each tensor in the metadata ("hash.<name>"), checked on every load;
- * files without hashes load too. */
+ * written here carry a BLAKE2b hash of each tensor in the metadata ("hash.<name>") and one of the metadata
+ * ("hash"), checked on every load; files without hashes load too. */
 #ifndef TP_SAFETENSORS_H
 #define TP_SAFETENSORS_H
 #include "temper/tensor.h"
@@ -17,8 +17,8 @@ typedef struct tp_tensors tp_tensors;
 TP_API tp_status tp_tensors_new(tp_tensors **out) TP_MUST_USE;
 TP_API void tp_tensors_free(tp_tensors *t); /* NULL is fine */
 
-/* Adds a tensor of zeros; *data is its host memory, owned by t. Errors: TP_EINVAL (a name twice), TP_ENOMEM.
- */
+/* Adds a tensor of zeros; *data is its host memory, owned by t. Errors: TP_EINVAL (a name twice, not UTF-8 or
+ * "__metadata__"), TP_ESHAPE, TP_ENOMEM. */
 TP_API tp_status tp_tensors_add(tp_tensors *t, const char *name, tp_dtype dtype, tp_shape shape, void **data)
     TP_MUST_USE;
 TP_API int tp_tensors_count(const tp_tensors *t);

@@ -50,7 +50,7 @@ TP_API tp_status tp_error_set(tp_status st, const char *file, int line, const ch
     TP_PRINTF(4, 5);
 
 /* Fails with a status and a message. */
-#define TP_FAIL(st, ...) return tp_error_set((st), __FILE__, __LINE__, __VA_ARGS__)
+#define TP_FAIL(st, ...) return (void)tp_error_set((st), __FILE__, __LINE__, __VA_ARGS__), (st)
 
 /* Fails with a status and a message unless cond holds. */
 #define TP_CHECK(cond, st, ...)                                                                              \

@@ -359,6 +359,15 @@ static tp_status infer_gather(tp_infer *x)
     return TP_OK;
 }
 
+/* Only the rows of the index are read. */
+static tp_cost cost_gather(const tp_call *c)
+{
+    const double n = (double)tp_len(&c->out[0]);
+    return (tp_cost){.flops = n,
+                     .bytes = (double)tp_tensor_bytes(&c->in[1]) + (double)tp_tensor_bytes(&c->out[0]) +
+                              n * (double)tp_dtype_size(c->in[0].dtype)};
+}
+
 static const tp_gather_attr gather_plain = {0}, gather_ids_attr = {.ids = 1},
                             gather_augment = {.crop = 2, .hflip = 1, .steps_per_epoch = 7},
                             gather_staged = {.crop = 1,
@@ -386,7 +395,7 @@ const tp_op tp_op_gather_batch = {.name = "gather_batch",
                                   .flags = TP_OP_RANDOM | TP_OP_STOP,
                                   .attr_size = sizeof(tp_gather_attr),
                                   .infer = infer_gather,
-                                  .cost = tp_cost_stream,
+                                  .cost = cost_gather,
                                   .impls = {[TP_CPU] = TP_IMPLS(&gather_cpu, &gather_cpu_ref)},
                                   .cases = cases_gather,
                                   .n_cases = TP_COUNT(cases_gather)};

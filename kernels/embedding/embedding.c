@@ -193,6 +193,12 @@ static tp_status accept_any(tp_call *c, size_t *scratch)
     return TP_OK;
 }
 
+/* Only the rows of the ids are read. */
+static tp_cost cost_embedding(const tp_call *c)
+{
+    return (tp_cost){.bytes = (double)tp_tensor_bytes(&c->in[1]) + 2 * (double)tp_tensor_bytes(&c->out[0])};
+}
+
 static const tp_embedding_attr v11 = {11}, v1000 = {1000};
 static const tp_case cases_embedding[] = {{"11x5,7:i64", -1.0, 1.0, 11, NULL, 0, 0},
                                           {"11x1,3x2:i32", -1.0, 1.0, 11, NULL, 0, 0},
@@ -215,7 +221,7 @@ const tp_op tp_op_embedding = {.name = "embedding",
                                .n_out = 1,
                                .infer = infer_embedding,
                                .grad = grad_embedding,
-                               .cost = tp_cost_stream,
+                               .cost = cost_embedding,
                                .impls = {[TP_CPU] = TP_IMPLS(&embedding_cpu_ref)},
                                .cases = cases_embedding,
                                .n_cases = TP_COUNT(cases_embedding)};

@@ -387,6 +387,41 @@ static tp_status accept_any(tp_call *c, size_t *scratch)
     return TP_OK;
 }
 
+/* Reads every tensor; writes all but the gradients. */
+static tp_cost cost_optimize(const tp_call *c)
+{
+    tp_cost cost = tp_cost_stream(c);
+    const int n = tensors_of(c);
+
+    for (int i = IN_TENSORS; i < c->n_in; i++)
+        if (i < IN_TENSORS + n || i >= IN_TENSORS + 2 * n)
+            cost.bytes += (double)tp_tensor_bytes(&c->in[i]);
+    return cost;
+}
+
+/* Reads and writes the rows of the batch in w and its states, and reads the gradient. */
+static tp_cost cost_optimize_rows(const tp_call *c)
+{
+    const double rows = (double)tp_tensor_bytes(&c->in[ROW_DW]);
+    return (tp_cost){.bytes = (double)tp_tensor_bytes(&c->in[ROW_ROWS]) + rows +
+                              2 * rows * (1 + c->n_in - ROW_S1)};
+}
+
+static tp_cost cost_count(const tp_call *c)
+{
+    return (tp_cost){.bytes = 2 * (double)tp_tensor_bytes(&c->in[0])};
+}
+
+/* Reads both halves, writes the first. */
+static tp_cost cost_ema(const tp_call *c)
+{
+    tp_cost cost = tp_cost_stream(c);
+
+    for (int i = 1; i <= (c->n_in - 1) / 2; i++)
+        cost.bytes += (double)tp_tensor_bytes(&c->in[i]);
+    return cost;
+}
+
 #define EFFECT_OP(opname, fewest, most, attr_bytes, infer_fn, impl_list)                                     \
     const tp_op tp_op_##opname = {.name = #opname,                                                           \
                                   .min_in = fewest,                                                          \
@@ -395,7 +430,7 @@ static tp_status accept_any(tp_call *c, size_t *scratch)
                                   .flags = TP_OP_EFFECT,                                                     \
                                   .attr_size = attr_bytes,                                                   \
                                   .infer = infer_fn,                                                         \
-                                  .cost = tp_cost_stream,                                                    \
+                                  .cost = cost_##opname,                                                     \
                                   .impls = {[TP_CPU] = impl_list},                                           \
                                   .cases = cases_##opname,                                                   \
                                   .n_cases = TP_COUNT(cases_##opname)};

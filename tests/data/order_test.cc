@@ -1,6 +1,6 @@
 /* rng.h is C; its compound literals are an extension in C++. */
 #pragma GCC diagnostic ignored "-Wpedantic"
-#include "host/data/order.h"
+#include "host/core/order.h"
 #include <algorithm>
 #include <cmath>
 #include <gtest/gtest.h>

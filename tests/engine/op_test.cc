@@ -33,8 +33,8 @@ class OpCase : public testing::TestWithParam<Param>
   protected:
     const tp_op *op = GetParam().op;
     const tp_case &c = op->cases[GetParam().index];
-    const uint64_t seed = 1234 + static_cast<uint64_t>(GetParam().index);
-    const std::vector<CaseInput> spec = parse_inputs(c.in);
+    const uint64_t seed = TP_CASE_SEED + static_cast<uint64_t>(GetParam().index);
+    const std::vector<tp_tensor> spec = parse_inputs(c.in);
     const std::vector<std::vector<double>> values = make_values(c, spec, seed);
 
     std::string where(const char *impl) const
@@ -77,12 +77,7 @@ class OpCase : public testing::TestWithParam<Param>
 
     double tolerance() const
     {
-        if (c.tolerance > 0)
-            return c.tolerance;
-        double longest = 1;
-        for (const CaseInput &in : spec)
-            longest = std::max(longest, static_cast<double>(tp_shape_len(in.shape)));
-        return 4 * std::sqrt(longest) * 0x1p-24 + 1e-6;
+        return tp_case_tolerance(&c, spec.data(), static_cast<int>(spec.size()));
     }
 };
 
@@ -165,7 +160,7 @@ struct Probe {
             cg.g,
             tp_reduce_sum(cg.g, tp_mul(cg.g, cg.out[0], tp_constant(cg.g, TP_F64, t.shape, r.data())), 0, 0));
         for (size_t i = 0; i < cg.in.size(); i++)
-            if (cg.in[i] != 0 && cg.spec[i].is_float && !((op->constant_in >> i) & 1u)) {
+            if (cg.in[i] != 0 && tp_is_float(cg.spec[i].dtype) && !((op->constant_in >> i) & 1u)) {
                 wrt.push_back(cg.in[i]);
                 input.push_back(i);
             }

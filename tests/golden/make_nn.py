@@ -1,20 +1,13 @@
 """Writes tests/golden/nn.inc: what PyTorch says about convolution, pooling and norms (run with PyTorch 1.13).
 
-Inputs come from a formula (see fill) that tests/engine/nn_test.cc repeats, so only attributes and results are
+Inputs come from a formula (make_nn_fill.py) that tests/engine/net.h repeats, so only attributes and results are
 stored. Results are y, then the gradient of sum(r * y) for each input, r = fill of y's shape with the next number."""
 import os
 import torch
 import torch.nn.functional as F
+from make_nn_fill import fill
 
 torch.set_default_dtype(torch.float64)
-
-
-def fill(shape, k):
-    n = 1
-    for d in shape:
-        n *= d
-    i = torch.arange(n, dtype=torch.int64)
-    return (((i * 7919 + k * 104729 + 13) % 10007).double() / 5003.5 - 1.0).reshape(shape)
 
 
 def braces(values):

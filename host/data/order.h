@@ -1,2 +1,0 @@
-/* order.h - see host/core/order.h */
-#include "host/core/order.h"
