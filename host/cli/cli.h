@@ -7,9 +7,9 @@
 
 /* Options every command takes, and those that some do. */
 typedef struct cli_args {
-    const char *data, *out, *device, *time, *group, *weight, *slice;
+    const char *data, *out, *device, *time, *group, *weight, *slice, *shapes;
     double from, to;
-    int json, quiet, resume, dump_plan, by_class;
+    int json, quiet, resume, dump_plan, by_class, runs;
     int n_sets, n_metrics, n_words;
     const char *sets[256], *metrics[TP_RECIPE_METRICS], *words[16];
 } cli_args;
@@ -26,6 +26,7 @@ int cli_evaluate(const cli_args *a);
 int cli_predict(const cli_args *a);
 int cli_inspect(const cli_args *a);
 int cli_devices(const cli_args *a);
+int cli_bench(const cli_args *a);
 int cli_help(const cli_args *a);
 
 /* Prints "temper: line" on stderr and gives the status's exit code. */

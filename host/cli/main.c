@@ -14,6 +14,8 @@ const cli_command cli_commands[] = {
      "measures a model on data", cli_evaluate},
     {"predict", "MODEL --data FILE [--out FILE]", "writes the model's outputs as CSV", cli_predict},
     {"inspect", "FILE", "lists what a model, a checkpoint or any safetensors file holds", cli_inspect},
+    {"bench", "[OP]... [--device D] [--shapes FILE] [--runs N] [--json]",
+     "times every implementation of the ops after checking what it computes", cli_bench},
     {"devices", "", "lists the devices a run can use", cli_devices},
     {"help", "[recipe | COMMAND]", "explains a topic", cli_help},
     {NULL, NULL, NULL, NULL},
@@ -50,7 +52,7 @@ static int parse_time(const char *text, double *out)
     char *end = strptime(text, "%Y-%m-%d", &t);
 
     if (end != NULL && *end == '\0') {
-        *out = (double)(timegm(&t) / 86400);
+        *out = (double)timegm(&t) / 86400;
         return 1;
     }
     *out = strtod(text, &end);
@@ -74,6 +76,8 @@ enum {
     OPT_SLICE,
     OPT_BY_CLASS,
     OPT_DUMP_PLAN,
+    OPT_SHAPES,
+    OPT_RUNS,
     OPT_HELP
 };
 
@@ -86,11 +90,13 @@ static const struct option options[] = {
     {"group", required_argument, NULL, OPT_GROUP},   {"metric", required_argument, NULL, OPT_METRIC},
     {"weight", required_argument, NULL, OPT_WEIGHT}, {"slice", required_argument, NULL, OPT_SLICE},
     {"by-class", no_argument, NULL, OPT_BY_CLASS},   {"dump-plan", no_argument, NULL, OPT_DUMP_PLAN},
+    {"shapes", required_argument, NULL, OPT_SHAPES}, {"runs", required_argument, NULL, OPT_RUNS},
     {"help", no_argument, NULL, OPT_HELP},           {NULL, 0, NULL, 0}};
 
 /* 0, or the exit code; *help is set by --help. */
 static int parse(int argc, char **argv, cli_args *a, int *help)
 {
+    char *end;
     int c;
 
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1)
@@ -145,6 +151,14 @@ static int parse(int argc, char **argv, cli_args *a, int *help)
             break;
         case OPT_DUMP_PLAN:
             a->dump_plan = 1;
+            break;
+        case OPT_SHAPES:
+            a->shapes = optarg;
+            break;
+        case OPT_RUNS:
+            a->runs = (int)strtol(optarg, &end, 10);
+            if (*end != '\0' || a->runs <= 0)
+                return cli_usage("--runs wants a whole number above 0, not '%s'", optarg);
             break;
         case OPT_HELP:
             *help = 1;

@@ -59,7 +59,7 @@ class Usage(Case):
 
     def test_every_command_is_explained(self):
         text = temper("help").stdout
-        for command in ("train", "evaluate", "predict", "inspect", "devices"):
+        for command in ("train", "evaluate", "predict", "inspect", "bench", "devices"):
             self.assertIn(f"temper {command}", text)
 
     def test_what_is_no_command_or_option(self):

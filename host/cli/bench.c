@@ -1,0 +1,105 @@
+/* bench.c - temper bench: the op benchmark as a table, or as JSON a line. */
+#include "temper/bench.h"
+#include "host/cli/cli.h"
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_object(json_t *o)
+{
+    char *line = o != NULL ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
+
+    if (line != NULL)
+        puts(line);
+    fflush(stdout);
+    free(line);
+    json_decref(o);
+}
+
+static json_t *time_json(const tp_bench_time *t)
+{
+    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "runs", t->n, "median", t->median, "low", t->low,
+                     "high", t->high, "bytes_per_second", t->bytes_per_second, "flops_per_second",
+                     t->flops_per_second, "share", t->share);
+}
+
+static void head_json(void *user, const tp_bench_head *h)
+{
+    (void)user;
+    print_object(json_pack("{s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:f, s:f}", "kind", "head", "temper",
+                           h->version, "library", h->library, "machine", h->machine, "device", h->device,
+                           "threads", h->threads, "flush_bytes", h->flush_bytes, "copy_bytes_per_second",
+                           h->copy_bytes_per_second, "gemm_flops_per_second", h->gemm_flops_per_second));
+}
+
+static void row_json(void *user, const tp_bench_row *r)
+{
+    static const char *const states[] = {"timed", "skipped", "wrong"};
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "kind", "row", "op", r->op, "impl", r->impl, "from",
+                  r->from, "shape", r->shape, "attributes", r->attr, "state", states[r->state]);
+
+    (void)user;
+    if (o != NULL && r->state != TP_BENCH_TIMED)
+        json_object_set_new(o, "why", json_string(r->why));
+    else if (o != NULL) {
+        json_object_set_new(o, "error", json_real(r->error));
+        json_object_set_new(o, "tolerance", json_real(r->tolerance));
+        json_object_set_new(o, "flops", json_real(r->flops));
+        json_object_set_new(o, "bytes", json_real(r->bytes));
+        json_object_set_new(o, "hot", time_json(&r->hot));
+        json_object_set_new(o, "cold", time_json(&r->cold));
+    }
+    print_object(o);
+}
+
+static void head_text(void *user, const tp_bench_head *h)
+{
+    (void)user;
+    printf("temper %s, %s, %s\n%s, %d threads\n", h->version, h->library, h->machine, h->device, h->threads);
+    printf("roofline: copy %.1f GB/s, gemm %.1f GFLOP/s; %.0f MB streamed before a cold run\n",
+           h->copy_bytes_per_second * 1e-9, h->gemm_flops_per_second * 1e-9, h->flush_bytes * 1e-6);
+    printf("\n%-26s %-7s | %10s %21s %8s %8s %6s | %10s %21s %8s %8s %6s | %s\n", "op", "impl", "hot us",
+           "(quartiles)", "GB/s", "GFLOP/s", "share", "cold us", "(quartiles)", "GB/s", "GFLOP/s", "share",
+           "shape");
+}
+
+static void print_time(const tp_bench_time *t)
+{
+    char spread[48];
+
+    snprintf(spread, sizeof(spread), "(%.2f..%.2f)", t->low * 1e6, t->high * 1e6);
+    printf(" | %10.2f %21s %8.2f %8.2f %5.0f%%", t->median * 1e6, spread, t->bytes_per_second * 1e-9,
+           t->flops_per_second * 1e-9, t->share * 100);
+}
+
+static void row_text(void *user, const tp_bench_row *r)
+{
+    (void)user;
+    printf("%-26s %-7s", r->op, r->impl);
+    if (r->state == TP_BENCH_TIMED) {
+        print_time(&r->hot);
+        print_time(&r->cold);
+    } else
+        printf(" | %s: %s", r->state == TP_BENCH_SKIPPED ? "skipped" : "WRONG", r->why);
+    printf(" | %.60s%s%s%s [%s]\n", r->shape, strlen(r->shape) > 60 ? "..." : "", r->attr[0] ? " " : "",
+           r->attr, r->from);
+    fflush(stdout);
+}
+
+int cli_bench(const cli_args *a)
+{
+    tp_bench_opts o = TP_BENCH_OPTS_INIT;
+
+    o.device = a->device;
+    o.n_ops = a->n_words - 1;
+    o.ops = a->words + 1;
+    o.shapes = a->shapes;
+    o.head = a->json ? head_json : head_text;
+    o.row = a->json ? row_json : row_text;
+    if (a->runs != 0)
+        o.runs = a->runs;
+    const tp_status st = tp_bench(&o);
+    return st == TP_OK ? 0 : cli_fail(st);
+}

@@ -1,0 +1,74 @@
+#!/usr/bin/python3
+"""temper bench as a user meets it.
+
+    tests/cli/test_bench.py PATH_OF_TEMPER
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TEMPER = sys.argv.pop() if len(sys.argv) > 1 else "temper"
+
+
+def bench(*words):
+    return subprocess.run([TEMPER, "bench", *words], capture_output=True, text=True, timeout=100, cwd=ROOT, check=False)
+
+
+class Bench(unittest.TestCase):
+    def check_fails(self, done, code, *words):
+        self.assertEqual((done.returncode, done.stdout), (code, ""), done.stderr)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+
+    def shapes(self, text):
+        file = tempfile.NamedTemporaryFile("w", suffix=".txt")
+        self.addCleanup(file.close)
+        file.write(text)
+        file.flush()
+        return file.name
+
+    def test_table_and_json_show_the_same_rows(self):
+        file = self.shapes("gemm 64x57,64x57,64 trans_b=1 act=tanh\nadd 7x9,9\ngemm 3x0,4x0,4 trans_b=1\n")
+        done = bench("--shapes", file, "--json", "--runs", "30")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        head, *rows = [json.loads(line) for line in done.stdout.splitlines()]
+        self.assertEqual(head["kind"], "head")
+        for key in ("temper", "library", "machine", "device", "threads"):
+            self.assertTrue(head[key], key)
+        self.assertEqual({row["kind"] for row in rows}, {"row"})
+        self.assertEqual([row["op"] for row in rows if row["impl"] == "ref"], ["gemm", "add", "gemm"])
+        self.assertEqual([row["why"] for row in rows if row["state"] != "timed"], ["an input is empty"])
+        for row in rows:
+            if row["state"] == "timed":
+                self.assertLessEqual(row["error"], row["tolerance"])
+                self.assertEqual(row["cold"]["runs"], 30)
+                self.assertGreaterEqual(row["hot"]["runs"], 30)
+        self.assertEqual(rows[0]["attributes"], "trans_b=1 act=tanh")
+        text = bench("--shapes", file, "add").stdout
+        self.assertIn("roofline: copy", text)
+        self.assertEqual(len([line for line in text.splitlines() if line.startswith("add ")]), 2)
+        self.assertNotIn("gemm  ", text)
+
+    def test_errors_are_one_line(self):
+        self.check_fails(bench("gem"), 64, "'gem'", "'gemm'")
+        self.check_fails(bench("gemm", "--runs", "3"), 64, "3", "20")
+        self.check_fails(bench("gemm", "--runs", "many"), 64, "many")
+        self.check_fails(bench("--shapes", "no/such"), 66, "no/such")
+        file = self.shapes("add 7x9,9\n\nadd 7x9,8\n")
+        self.check_fails(bench("--shapes", file), 65, f"{file}:3: ")
+        self.check_fails(bench("gemm", "--device", "gpu"), 64, "gpu")
+
+    def test_a_device_that_is_not_there(self):
+        done = bench("add", "--device", "cuda")
+        if done.returncode != 0:
+            self.check_fails(done, 69, "cuda")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=1)
