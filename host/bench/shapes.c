@@ -4,38 +4,12 @@
  * Floats are drawn as in the op's first case. */
 #include "host/bench/bench.h"
 #include "host/core/mem.h"
+#include "host/core/text.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- op names ---- */
-
-#define NAME_MAX 64
-
-static int min2(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-/* Single-letter edits between two names. */
-static int distance(const char *a, const char *b)
-{
-    int row[NAME_MAX + 1];
-    const int nb = (int)strnlen(b, NAME_MAX);
-
-    for (int j = 0; j <= nb; j++)
-        row[j] = j;
-    for (int i = 1; a[i - 1] != '\0'; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= nb; j++) {
-            const int change = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            row[j] = min2(change, 1 + min2(row[j], row[j - 1]));
-        }
-    }
-    return row[nb];
-}
 
 tp_status bench_op_find(const tp_op **out, const char *name)
 {
@@ -45,7 +19,7 @@ tp_status bench_op_find(const tp_op **out, const char *name)
     if (*out != NULL)
         return TP_OK;
     for (int i = 1; i < tp_n_ops; i++)
-        if (distance(name, tp_op_table[i]->name) < distance(name, tp_op_table[best]->name))
+        if (tp_text_distance(name, tp_op_table[i]->name) < tp_text_distance(name, tp_op_table[best]->name))
             best = i;
     TP_FAIL(TP_EINVAL, "no op '%s': nearest is '%s'", name, tp_op_table[best]->name);
 }

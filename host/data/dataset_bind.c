@@ -1,4 +1,5 @@
 #include "host/core/mem.h"
+#include "host/core/text.h"
 #include "host/data/dataset.h"
 #include <math.h>
 #include <stdio.h>
@@ -125,32 +126,6 @@ static tp_status open_sources(tp_data *d, const tp_data_spec *spec)
 
 /* ---- one dataset ---- */
 
-static int min3(int a, int b, int c)
-{
-    const int m = a < b ? a : b;
-    return m < c ? m : c;
-}
-
-/* Levenshtein distance; names longer than the row are compared by their beginning. */
-static int distance(const char *a, const char *b)
-{
-    enum { LONGEST = 127 };
-    int row[LONGEST + 1];
-    const int n = (int)strnlen(b, LONGEST);
-    for (int j = 0; j <= n; j++)
-        row[j] = j;
-    for (int i = 0; a[i] && i < LONGEST; i++) {
-        int diagonal = row[0];
-        row[0] = i + 1;
-        for (int j = 1; j <= n; j++) {
-            const int above = row[j];
-            row[j] = min3(above + 1, row[j - 1] + 1, diagonal + (a[i] != b[j - 1]));
-            diagonal = above;
-        }
-    }
-    return row[n];
-}
-
 static tp_status find(const tp_source *s, const char *name, const tp_h5_array **out)
 {
     char full[1024];
@@ -165,7 +140,7 @@ static tp_status find(const tp_source *s, const char *name, const tp_h5_array **
     int best = 0;
     for (int i = 0; i < tp_h5_count(s->file); i++) {
         const char *other = tp_h5_at(s->file, i)->name;
-        const int far = distance(full, other);
+        const int far = tp_text_distance(full, other);
         if (!nearest || far < best) {
             nearest = other;
             best = far;

@@ -3,6 +3,7 @@
  * no aliases, anchors or tags. */
 #include "temper/recipe.h"
 #include "host/core/mem.h"
+#include "host/core/text.h"
 #include "host/model/layers_text.h"
 #include "host/model/recipe_schema.h"
 #include <errno.h>
@@ -61,26 +62,6 @@ static place place_of(const reader *rd, struct fy_node *n)
 
 /* ---- nearest key ---- */
 
-static int distance(const char *a, const char *b)
-{
-    int row[MAX_PATH_TEXT + 1];
-    const int nb = (int)strnlen(b, MAX_PATH_TEXT);
-
-    for (int j = 0; j <= nb; j++)
-        row[j] = j;
-    for (int i = 1; a[i - 1] != '\0' && i <= MAX_PATH_TEXT; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= nb; j++) {
-            const int above = row[j], change = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = above;
-            row[j] = above + 1 < row[j - 1] + 1 ? above + 1 : row[j - 1] + 1;
-            row[j] = change < row[j] ? change : row[j];
-        }
-    }
-    return row[nb];
-}
-
 typedef struct nearest {
     const char *wanted;
     char best[TP_RECIPE_TEXT];
@@ -91,7 +72,7 @@ static void consider(nearest *n, const char *name, size_t len)
 {
     char text[TP_RECIPE_TEXT];
     snprintf(text, sizeof(text), "%.*s", (int)len, name);
-    const int d = distance(n->wanted, text);
+    const int d = tp_text_distance(n->wanted, text);
     if (d < n->score) {
         n->score = d;
         snprintf(n->best, sizeof(n->best), "%s", text);

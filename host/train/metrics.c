@@ -1,5 +1,6 @@
 #include "temper/metrics.h"
 #include "host/core/mem.h"
+#include "host/core/text.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,33 +69,11 @@ const tp_metric *tp_metric_find(const char *name)
     return NULL;
 }
 
-#define NAME_MAX 64
-
-/* Levenshtein's distance; only the first NAME_MAX - 1 characters of a count. */
-static size_t distance(const char *a, const char *b)
-{
-    const size_t n = strnlen(a, NAME_MAX - 1);
-    size_t cost[NAME_MAX];
-
-    for (size_t i = 0; i <= n; i++)
-        cost[i] = i;
-    for (; *b != '\0'; b++) {
-        size_t diagonal = cost[0]++;
-        for (size_t i = 1; i <= n; i++) {
-            const size_t change = diagonal + (a[i - 1] != *b);
-            const size_t shift = (cost[i] < cost[i - 1] ? cost[i] : cost[i - 1]) + 1;
-            diagonal = cost[i];
-            cost[i] = change < shift ? change : shift;
-        }
-    }
-    return cost[n];
-}
-
 const tp_metric *tp_metric_nearest(const char *name)
 {
     const tp_metric *best = tp_metrics;
     for (const tp_metric *m = tp_metrics; m->name != NULL; m++)
-        if (distance(name, m->name) < distance(name, best->name))
+        if (tp_text_distance(name, m->name) < tp_text_distance(name, best->name))
             best = m;
     return best;
 }

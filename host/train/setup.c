@@ -192,7 +192,7 @@ tp_status tp_run_make_trainer(tp_run *u)
     if (r->objective.balanced)
         TP_TRY(balanced_weights(u));
     o.loss = r->objective.loss;
-    o.loss_param = r->objective.loss == TP_LOSS_KIND_QUANTILE ? r->objective.quantile : r->objective.delta;
+    o.loss_param = r->objective.loss == TP_LOSS_QUANTILE ? r->objective.quantile : r->objective.delta;
     o.label_smoothing = r->objective.label_smoothing;
     o.class_weight = u->class_weight;
     o.optimizer = r->optimizer;

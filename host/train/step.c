@@ -12,15 +12,15 @@ tp_val tp_step_row_losses(tp_batch_graph *b, tp_val out, tp_val target)
 {
     const tp_train_opts *o = &b->t->opts;
     switch (b->t->loss) {
-    case TP_LOSS_KIND_MAE:
+    case TP_LOSS_MAE:
         return tp_mae(b->g, out, target);
-    case TP_LOSS_KIND_HUBER:
+    case TP_LOSS_HUBER:
         return tp_huber(b->g, out, target, o->loss_param);
-    case TP_LOSS_KIND_QUANTILE:
+    case TP_LOSS_QUANTILE:
         return tp_quantile(b->g, out, target, o->loss_param);
-    case TP_LOSS_KIND_CROSS_ENTROPY:
+    case TP_LOSS_CROSS_ENTROPY:
         return tp_softmax_cross_entropy(b->g, out, target, b->class_weight, o->label_smoothing);
-    case TP_LOSS_KIND_BCE:
+    case TP_LOSS_BCE:
         return tp_bce_with_logits(b->g, out, target);
     default:
         return tp_mse(b->g, out, target);

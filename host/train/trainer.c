@@ -127,11 +127,11 @@ static tp_loss_kind resolve_loss(const tp_trainer *t)
         return t->opts.loss;
     switch (tp_model_task(t->model)) {
     case TP_TASK_CLASS:
-        return TP_LOSS_KIND_CROSS_ENTROPY;
+        return TP_LOSS_CROSS_ENTROPY;
     case TP_TASK_MULTILABEL:
-        return TP_LOSS_KIND_BCE;
+        return TP_LOSS_BCE;
     default:
-        return TP_LOSS_KIND_MSE;
+        return TP_LOSS_MSE;
     }
 }
 

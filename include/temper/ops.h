@@ -240,10 +240,10 @@ TP_API tp_val tp_bce_with_logits_grad(tp_graph *g, tp_val x, tp_val target, tp_v
  * else delta (|d| - delta/2) (PyTorch HuberLoss). quantile: the pinball loss max(q (t - x), (q - 1) (t - x)).
  */
 typedef enum tp_regression_kind {
-    TP_LOSS_MSE = 0,
-    TP_LOSS_MAE,
-    TP_LOSS_HUBER,
-    TP_LOSS_QUANTILE
+    TP_REGRESSION_MSE = 0,
+    TP_REGRESSION_MAE,
+    TP_REGRESSION_HUBER,
+    TP_REGRESSION_QUANTILE
 } tp_regression_kind;
 typedef struct tp_regression_attr {
     tp_regression_kind kind;

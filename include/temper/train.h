@@ -11,12 +11,12 @@ extern "C" {
 
 typedef enum tp_loss_kind {
     TP_LOSS_AUTO = 0, /* mse, softmax_cross_entropy or bce_with_logits, as the model's task asks */
-    TP_LOSS_KIND_MSE,
-    TP_LOSS_KIND_MAE,
-    TP_LOSS_KIND_HUBER,
-    TP_LOSS_KIND_QUANTILE,
-    TP_LOSS_KIND_CROSS_ENTROPY,
-    TP_LOSS_KIND_BCE
+    TP_LOSS_MSE,
+    TP_LOSS_MAE,
+    TP_LOSS_HUBER,
+    TP_LOSS_QUANTILE,
+    TP_LOSS_CROSS_ENTROPY,
+    TP_LOSS_BCE
 } tp_loss_kind;
 
 /* What happens in one training step. */

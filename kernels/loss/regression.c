@@ -6,11 +6,11 @@
 static inline double loss_of(double d, const tp_regression_attr *a)
 {
     switch (a->kind) {
-    case TP_LOSS_MSE:
+    case TP_REGRESSION_MSE:
         return d * d;
-    case TP_LOSS_MAE:
+    case TP_REGRESSION_MAE:
         return fabs(d);
-    case TP_LOSS_HUBER:
+    case TP_REGRESSION_HUBER:
         return fabs(d) <= a->param ? 0.5 * d * d : a->param * (fabs(d) - 0.5 * a->param);
     default: /* pinball: d = x - t */
         return d < 0.0 ? -a->param * d : (1.0 - a->param) * d;
@@ -21,11 +21,11 @@ static inline double slope_of(double d, const tp_regression_attr *a)
 {
     const double sign = (double)((d > 0.0) - (d < 0.0));
     switch (a->kind) {
-    case TP_LOSS_MSE:
+    case TP_REGRESSION_MSE:
         return 2.0 * d;
-    case TP_LOSS_MAE:
+    case TP_REGRESSION_MAE:
         return sign;
-    case TP_LOSS_HUBER:
+    case TP_REGRESSION_HUBER:
         return fabs(d) <= a->param ? d : a->param * sign;
     default:
         return d < 0.0 ? -a->param : (d > 0.0 ? 1.0 - a->param : 0.0);
@@ -85,8 +85,9 @@ static tp_status infer_loss(tp_infer *x)
     TP_CHECK(tp_is_float(x->dtype[0]) && x->dtype[1] == x->dtype[0], TP_ESHAPE,
              "x is %s and target %s, want one float dtype", tp_dtype_name(x->dtype[0]),
              tp_dtype_name(x->dtype[1]));
-    TP_CHECK(a->kind != TP_LOSS_HUBER || a->param > 0.0, TP_ESHAPE, "delta is %g, must be > 0", a->param);
-    TP_CHECK(a->kind != TP_LOSS_QUANTILE || (a->param > 0.0 && a->param < 1.0), TP_ESHAPE,
+    TP_CHECK(a->kind != TP_REGRESSION_HUBER || a->param > 0.0, TP_ESHAPE, "delta is %g, must be > 0",
+             a->param);
+    TP_CHECK(a->kind != TP_REGRESSION_QUANTILE || (a->param > 0.0 && a->param < 1.0), TP_ESHAPE,
              "quantile is %g, must be in (0, 1)", a->param);
     x->out_shape[0] = (tp_shape){1, {x->shape[0].d[0]}};
     return TP_OK;
@@ -108,8 +109,8 @@ static void grad_loss(tp_graph *g, const tp_node *n, const tp_val *dy, const uin
         dx[1] = tp_neg(g, tp_regression_loss_grad(g, n->in[0], n->in[1], dy[0], a->kind, a->param));
 }
 
-static const tp_regression_attr mse = {TP_LOSS_MSE, 0.0}, mae = {TP_LOSS_MAE, 0.0},
-                                huber = {TP_LOSS_HUBER, 0.7}, quantile = {TP_LOSS_QUANTILE, 0.9};
+static const tp_regression_attr mse = {TP_REGRESSION_MSE, 0.0}, mae = {TP_REGRESSION_MAE, 0.0},
+                                huber = {TP_REGRESSION_HUBER, 0.7}, quantile = {TP_REGRESSION_QUANTILE, 0.9};
 static const tp_case cases_loss[] = {
     {"1x1,1x1", -2.0, 2.0, 0, &mse, 2e-6, TP_CASE_DISTINCT},
     {"37x5,37x5", -2.0, 2.0, 0, &mse, 2e-6, 0},
@@ -162,22 +163,22 @@ tp_val tp_regression_loss_grad(tp_graph *g, tp_val x, tp_val target, tp_val dl, 
 
 tp_val tp_mse(tp_graph *g, tp_val x, tp_val target)
 {
-    return tp_regression_loss(g, x, target, TP_LOSS_MSE, 0.0);
+    return tp_regression_loss(g, x, target, TP_REGRESSION_MSE, 0.0);
 }
 
 tp_val tp_mae(tp_graph *g, tp_val x, tp_val target)
 {
-    return tp_regression_loss(g, x, target, TP_LOSS_MAE, 0.0);
+    return tp_regression_loss(g, x, target, TP_REGRESSION_MAE, 0.0);
 }
 
 tp_val tp_huber(tp_graph *g, tp_val x, tp_val target, double delta)
 {
-    return tp_regression_loss(g, x, target, TP_LOSS_HUBER, delta);
+    return tp_regression_loss(g, x, target, TP_REGRESSION_HUBER, delta);
 }
 
 tp_val tp_quantile(tp_graph *g, tp_val x, tp_val target, double q)
 {
-    return tp_regression_loss(g, x, target, TP_LOSS_QUANTILE, q);
+    return tp_regression_loss(g, x, target, TP_REGRESSION_QUANTILE, q);
 }
 
 tp_val tp_weighted_mean(tp_graph *g, tp_val l, tp_val w)
