@@ -16,7 +16,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "mutate"
-COPIED = ["CMakeLists.txt", "cmake", "datasets", "host", "include", "kernels", "recipes", "tests", "README.md",
+COPIED = ["CMakeLists.txt", "benchmarks", "cmake", "datasets", "host", "include", "kernels", "recipes", "tests", "README.md",
           "LICENSE"]  # fmt: skip
 
 

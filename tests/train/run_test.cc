@@ -396,6 +396,18 @@ TEST_F(Run, ReduceOnPlateauAndEarlyStopGoOnWhereTheyWere)
     }
 }
 
+/* Micro-batches are the batch in pieces: their gradients add up to its own. */
+TEST_F(Run, AccumulationIsTheWholeBatch)
+{
+    std::ofstream(dir + "/linear.yaml") << linear_text;
+    recipe = dir + "/linear.yaml";
+    const Outcome whole = run("whole", false, -1), pieces = run("pieces", false, -1, {"train.accumulate=4"});
+    ASSERT_EQ(whole.st, TP_OK) << whole.line;
+    ASSERT_EQ(pieces.st, TP_OK) << pieces.line;
+    EXPECT_NEAR(pieces.result.validation.values[0], whole.result.validation.values[0],
+                1e-4 * whole.result.validation.values[0]);
+}
+
 TEST_F(Run, EarlyStopEndsBeforeTheLastStepWithTheBestModel)
 {
     std::ofstream(dir + "/linear.yaml") << linear_text;
