@@ -200,10 +200,11 @@ static tp_val walk_pool(walk *w, const tp_layer *l, tp_val x)
     return l->kind == TP_LAYER_MAX_POOL ? tp_max_pool(w->g, x, attr) : tp_avg_pool(w->g, x, attr);
 }
 
-static int64_t categories_of(const walk *w, const tp_layer *l)
+/* As the layer says, or as the input says that it reads. */
+static int64_t categories_of(const walk *w, const tp_layer *l, tp_val ids)
 {
     for (int i = 0; i < w->m->n_inputs && l->categories == 0; i++)
-        if (strcmp(w->m->inputs[i].name, l->input) == 0)
+        if (ids == w->f->inputs[i])
             return w->m->inputs[i].categories;
     return l->categories;
 }
@@ -211,7 +212,7 @@ static int64_t categories_of(const walk *w, const tp_layer *l)
 static tp_val walk_embedding(walk *w, const tp_layer *l, tp_val x)
 {
     const tp_val ids = l->input[0] != '\0' ? input_named(w, l, l->input) : x;
-    const int64_t rows = categories_of(w, l);
+    const int64_t rows = categories_of(w, l, ids);
 
     if (l->units <= 0 || rows <= 0) {
         fail(w, l, "dim and categories must be > 0");

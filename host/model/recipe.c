@@ -270,6 +270,21 @@ static tp_layer_kind layer_kind(const char *name)
     return TP_LAYER_KINDS;
 }
 
+/* An option that a layer has no use for is a mistake, not a wish to be passed over. */
+static tp_status check_options(const reader *rd, struct fy_node *fields, tp_layer_kind kind)
+{
+    const char *layer = tp_layer_kind_name(kind);
+    void *it = NULL;
+    struct fy_node_pair *pair;
+
+    while ((pair = fy_node_mapping_iterate(fields, &it)) != NULL) {
+        const char *option = fy_node_get_scalar0(fy_node_pair_key(pair));
+        if (option != NULL && !tp_schema_layer_takes(kind, option))
+            REFUSE(fy_node_pair_key(pair), "%s has no option '%s'", layer, option);
+    }
+    return TP_OK;
+}
+
 /* "- relu" or "- dense: {units: 64}"; residual, concat, sum and product hold lists of their own. */
 static tp_status read_layer(const reader *rd, struct fy_node *item, tp_layer *parent, int depth)
 {
@@ -295,9 +310,12 @@ static tp_status read_layer(const reader *rd, struct fy_node *item, tp_layer *pa
     TP_TRY(tp_layer_append(parent, kind, &l));
     if (fields == NULL || (fy_node_is_scalar(fields) && fy_node_get_scalar0(fields)[0] == '\0'))
         return TP_OK;
+    if (fy_node_is_sequence(fields) && !tp_schema_layer_takes(kind, "layers"))
+        REFUSE(fields, "%s holds no layers of its own", name);
     if (fy_node_is_sequence(fields))
         return read_layers(rd, fields, name, l, depth + 1);
     TP_TRY(read_fields(rd, fields, name, tp_schema_layer, l, "layers"));
+    TP_TRY(check_options(rd, fields, kind));
     struct fy_node *inner = fy_node_mapping_lookup_by_string(fields, "layers", FY_NT);
     return inner != NULL ? read_layers(rd, inner, name, l, depth + 1) : TP_OK;
 }
@@ -460,6 +478,14 @@ static tp_status check_one_optimizer(const reader *rd, struct fy_node *n)
     return TP_OK;
 }
 
+static tp_status check_one_model(const reader *rd, struct fy_node *n)
+{
+    if (fy_node_is_mapping(n) && fy_node_mapping_lookup_pair_by_string(n, "builder", FY_NT) != NULL &&
+        fy_node_mapping_lookup_pair_by_string(n, "layers", FY_NT) != NULL)
+        REFUSE(n, "model names a builder and layers, must name one");
+    return TP_OK;
+}
+
 static tp_status read_node(const reader *rd, struct fy_node *n, struct fy_node *key_node, const char *path,
                            const char *parent, const char *key, int depth)
 {
@@ -469,6 +495,8 @@ static tp_status read_node(const reader *rd, struct fy_node *n, struct fy_node *
 
     if (strcmp(path, "optimizer") == 0)
         TP_TRY(check_one_optimizer(rd, n));
+    if (strcmp(path, "model") == 0)
+        TP_TRY(check_one_model(rd, n));
     note_optimizer(rd->r, path);
     for (const tp_schema_row *row = tp_schema; row->path != NULL; row++) {
         if (row_matches(row, path, 0))
@@ -480,7 +508,7 @@ static tp_status read_node(const reader *rd, struct fy_node *n, struct fy_node *
         nearest_key(parent, key, &near);
         REFUSE(key_node, "unknown key '%s': nearest is '%s'", path, near.best);
     }
-    if (fy_node_is_scalar(n) &&
+    if (fy_node_is_scalar(n) && fy_node_get_scalar0(n)[0] == '\0' &&
         strncmp(path, "optimizer.", 10) == 0) /* "optimizer: {adam: }" takes the defaults */
         return TP_OK;
     if (!fy_node_is_mapping(n) || depth > MAX_DEPTH)
@@ -488,6 +516,9 @@ static tp_status read_node(const reader *rd, struct fy_node *n, struct fy_node *
     while ((pair = fy_node_mapping_iterate(n, &it)) != NULL) {
         char name[128], below[MAX_PATH_TEXT];
         TP_TRY(scalar_text(rd, fy_node_pair_key(pair), "a key", name, sizeof(name)));
+        if (strchr(name, '.') != NULL)
+            REFUSE(fy_node_pair_key(pair),
+                   "unknown key '%s': a dot belongs into --set, here sections are nested", name);
         snprintf(below, sizeof(below), "%.100s%s%.127s", path, path[0] != '\0' ? "." : "", name);
         TP_TRY(read_node(rd, fy_node_pair_value(pair), fy_node_pair_key(pair), below, path, name, depth + 1));
     }
@@ -588,6 +619,23 @@ static tp_status read_text(const char *path, char **out)
     return st;
 }
 
+/* "---" at the beginning of a line, after anything but comments, begins another document: its line, or 0. */
+static int second_document(const char *text)
+{
+    int line = 1, content = 0;
+
+    for (const char *at = text; at != NULL; line++) {
+        const size_t blank = strspn(at, " \t");
+        const int marker = strncmp(at, "---", 3) == 0 && strchr(" \t\r\n", at[3]) != NULL;
+        if (marker && content)
+            return line;
+        content |= !marker && at[blank] != '#' && strchr("\r\n", at[blank]) == NULL;
+        at = strchr(at, '\n');
+        at = at != NULL ? at + 1 : NULL;
+    }
+    return 0;
+}
+
 static tp_status apply_set(tp_recipe *r, const char *set)
 {
     char path[MAX_PATH_TEXT], shown[MAX_PATH_TEXT + 16];
@@ -622,6 +670,9 @@ tp_status tp_recipe_read(tp_recipe *r, const char *path, int n_sets, const char 
     tp_status st = read_text(path, &text);
     if (st == TP_OK)
         st = parse(&rd, text, "");
+    if (st == TP_OK && second_document(text) != 0)
+        st = tp_error_set(TP_ERECIPE, __FILE__, __LINE__,
+                          "%s:%d:1: a second document begins, a recipe is one", path, second_document(text));
     tp_free(text);
     for (int i = 0; i < n_sets && st == TP_OK; i++)
         st = apply_set(r, sets[i]);

@@ -206,6 +206,39 @@ const tp_schema_row tp_schema_layer[] = {
     {NULL, TP_KEY_TEXT, 0, 0, 0, NULL, NULL},
 };
 
+#define K(kind) (UINT64_C(1) << TP_LAYER_##kind)
+#define POOLS   (K(MAX_POOL) | K(AVG_POOL))
+#define NORMS   (K(BATCH_NORM) | K(LAYER_NORM) | K(GROUP_NORM))
+
+int tp_schema_layer_takes(tp_layer_kind kind, const char *option)
+{
+    static const struct {
+        const char *option;
+        uint64_t kinds;
+    } takes[] = {{"name", UINT64_MAX},
+                 {"input", K(SEQUENCE) | K(EMBEDDING)},
+                 {"units", K(DENSE)},
+                 {"filters", K(CONV)},
+                 {"dim", K(EMBEDDING)},
+                 {"categories", K(EMBEDDING)},
+                 {"no_bias", K(DENSE) | K(CONV)},
+                 {"kernel", K(CONV) | POOLS},
+                 {"stride", K(CONV) | POOLS},
+                 {"padding", K(CONV) | POOLS},
+                 {"dilation", K(CONV)},
+                 {"groups", K(CONV) | K(GROUP_NORM)},
+                 {"epsilon", NORMS},
+                 {"momentum", K(BATCH_NORM)},
+                 {"rate", K(DROPOUT)},
+                 {"alpha", K(LEAKY_RELU) | K(ELU)},
+                 {"init", K(DENSE) | K(CONV) | K(EMBEDDING)},
+                 {"layers", K(SEQUENCE) | K(RESIDUAL) | K(CONCAT) | K(SUM) | K(PRODUCT)}};
+    for (size_t i = 0; i < sizeof(takes) / sizeof(takes[0]); i++)
+        if (strcmp(takes[i].option, option) == 0)
+            return (takes[i].kinds >> kind & 1) != 0;
+    return 0;
+}
+
 void tp_recipe_optimizer_defaults(tp_recipe *r, tp_optimizer_kind kind)
 {
     static const struct {

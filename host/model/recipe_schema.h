@@ -42,6 +42,9 @@ extern const tp_schema_row tp_schema[], tp_schema_input[], tp_schema_layer[];
 /* Names by tp_optimizer_kind; NULL at the end. */
 extern const char *const tp_schema_optimizers[];
 
+/* Does a layer of this kind use this option of tp_schema_layer? */
+int tp_schema_layer_takes(tp_layer_kind kind, const char *option);
+
 void tp_recipe_defaults(tp_recipe *r);
 void tp_recipe_optimizer_defaults(tp_recipe *r, tp_optimizer_kind kind);
 

@@ -18,10 +18,10 @@ namespace
 {
 
 /* What every small recipe here begins with: four lines. */
-const std::string head = "data:\n"
-                         "  inputs: [x]\n"
-                         "  target: {name: t}\n"
-                         "model: {builder: mlp}\n";
+const std::string without_model = "data:\n"
+                                  "  inputs: [x]\n"
+                                  "  target: {name: t}\n";
+const std::string head = without_model + "model: {builder: mlp}\n";
 
 /* A recipe and what must be said about it. */
 struct Mistake {
@@ -399,6 +399,17 @@ TEST_F(RecipeTest, MistakesAreShownWithTheirPlaceAndWhatIsAllowed)
         {head + "train: {early_stop: {patiense: 3}}\n", "5:22", {"nearest is 'patience'"}},
         {head + "optimizer: {adamv: {lr: 1}}\n", "5:13", {"nearest is 'adam"}},
         {head + "optimizer: {cliq_norm: 1}\n", "5:13", {"nearest is 'clip_norm'"}},
+        {head + "---\nmodel: {}\n", "5:1", {"a second document begins"}},
+        {head + "train.batch: 3\n", "5:1", {"unknown key 'train.batch'", "--set"}},
+        {head + "optimizer: {sgd: 3}\n", "5:18", {"optimizer.sgd must be a mapping"}},
+        {without_model + "model: {builder: mlp, layers: [relu]}\n",
+         "4:8",
+         {"a builder and layers, must name one"}},
+        {without_model + "model: {layers: [relu: {units: 3}]}\n", "4:25", {"relu has no option 'units'"}},
+        {without_model + "model: {layers: [dense: {units: 3, kernel: 2}]}\n",
+         "4:36",
+         {"dense has no option 'kernel'"}},
+        {without_model + "model: {layers: [dense: [relu]]}\n", "4:26", {"dense holds no layers"}},
         {"data:\n  inputs: [{nam: x}]\n", "2:13", {"unknown key 'nam' of an input", "nearest is 'name'"}},
         {data_only + "model: {layers: [dense: {unit: 3}]}\n",
          "2:26",
