@@ -403,7 +403,7 @@ TEST_F(RecipeTest, MistakesAreShownWithTheirPlaceAndWhatIsAllowed)
         {head + "train.batch: 3\n", "5:1", {"unknown key 'train.batch'", "--set"}},
         {head + "optimizer: {sgd: 3}\n", "5:18", {"optimizer.sgd must be a mapping"}},
         {without_model + "model: {builder: mlp, layers: [relu]}\n",
-         "4:8",
+         "4:9",
          {"a builder and layers, must name one"}},
         {without_model + "model: {layers: [relu: {units: 3}]}\n", "4:25", {"relu has no option 'units'"}},
         {without_model + "model: {layers: [dense: {units: 3, kernel: 2}]}\n",
