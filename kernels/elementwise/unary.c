@@ -183,7 +183,7 @@ FORWARD(sigmoid, tp_sigmoidf(x), x > 0 ? 1.0 / (1.0 + exp(-x)) : exp(x) / (1.0 +
 FORWARD(relu, x > 0.0f ? x : (x == x ? 0.0f : x), x > 0.0 ? x : (x == x ? 0.0 : x))
 FORWARD(leaky_relu, x > 0.0f ? x : a * x, x > 0.0 ? x : a * x)
 FORWARD(elu, x > 0.0f ? x : a * (tp_expf(x) - 1.0f), x > 0.0 ? x : a * expm1(x))
-FORWARD(gelu, 0.5f * x * (1.0f + tp_erff(x * SQRT1_2F)), 0.5 * x * (1.0 + erf(x * SQRT1_2)))
+FORWARD(gelu, 0.5f * x * tp_erfcf(-x * SQRT1_2F), 0.5 * x * erfc(-x * SQRT1_2))
 FORWARD(silu, x *tp_sigmoidf(x), x / (1.0 + exp(-x)))
 FORWARD(softplus, tp_softplusf(x), fmax(x, 0.0) + log1p(exp(-fabs(x))))
 FORWARD(clip, x < a ? a : (x > b ? b : x), x < a ? a : (x > b ? b : x))
@@ -191,8 +191,8 @@ FORWARD(clip, x < a ? a : (x > b ? b : x), x < a ? a : (x > b ? b : x))
 BACKWARD(relu_grad, x > 0.0f ? dy : 0.0f, x > 0.0 ? dy : 0.0)
 BACKWARD(leaky_relu_grad, x > 0.0f ? dy : a * dy, x > 0.0 ? dy : a * dy)
 BACKWARD(elu_grad, x > 0.0f ? dy : a * tp_expf(x) * dy, x > 0.0 ? dy : a * exp(x) * dy)
-BACKWARD(gelu_grad, dy *(0.5f * (1.0f + tp_erff(x * SQRT1_2F)) + x * RSQRT_2PI_F * tp_expf(-0.5f * x * x)),
-         dy *(0.5 * (1.0 + erf(x * SQRT1_2)) + x * RSQRT_2PI * exp(-0.5 * x * x)))
+BACKWARD(gelu_grad, dy *(0.5f * tp_erfcf(-x * SQRT1_2F) + x * RSQRT_2PI_F * tp_expf(-0.5f * x * x)),
+         dy *(0.5 * erfc(-x * SQRT1_2) + x * RSQRT_2PI * exp(-0.5 * x * x)))
 BACKWARD(silu_grad, dy *(tp_sigmoidf(x) * (1.0f + x * (1.0f - tp_sigmoidf(x)))),
          dy *(1.0 + x * (1.0 - 1.0 / (1.0 + exp(-x)))) / (1.0 + exp(-x)))
 BACKWARD(softplus_grad, dy *tp_sigmoidf(x), dy / (1.0 + exp(-x)))
