@@ -63,7 +63,7 @@ def prepare():
 def passes(program, tests):
     """Exit status of the tests of one program."""
     binary = WORK / "build" / "tests" / program
-    return run([str(binary), f"--gtest_filter={tests}", "--gtest_brief=1"], 120)
+    return run([str(binary), f"--gtest_filter={tests}", "--gtest_brief=1"], 600)
 
 
 def attempt(file, program, tests, old, new):
