@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_REPEAT (4 * TP_MAX_TENSORS)
+#define MAX_REPEAT ((int64_t)4 * TP_MAX_TENSORS)
 
 /* ---- what the text says ---- */
 

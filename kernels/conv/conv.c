@@ -1,6 +1,6 @@
 /* conv.c - convolution and its two gradients, 1-D and 2-D, with stride, padding, dilation and groups.
  *
- * oneDNN works in the memory layout that was fastest when measured (see layout_of); where that is not our
+ * oneDNN works in the memory layout that suits the shape (see layout_of); where that is not our
  * plain NCHW, the operand is reordered in scratch memory before or after the call. The plain loops are the
  * reference. */
 #include "host/core/mem.h"
@@ -167,14 +167,10 @@ static void conv_release(void *state)
 
 typedef enum conv_pass { FORWARD, INPUT_GRAD, WEIGHT_GRAD } conv_pass;
 
-/* The layout of x and y; weights are always oneDNN's choice. Measured with oneDNN 2.6.3 on 2 AVX-512 cores,
- * batch 64, reorders included, ms for forward, dx, dw:
- *   3x3, 64 to 64 channels at 28x28:  oneDNN's choice 25.5 26.2 27.1, channels last 17.1 25.7 20.7
- *   3x3, 128 to 128 at 7x7:           5.7 5.9 6.9, channels last 4.7 5.8 4.2
- *   3x3, 3 to 16 at 32x32:            0.6 2.0 0.5, channels last 0.8 13.3 22.8
- *   3x3, 1 to 32 at 28x28:            0.5 3.3 0.5, ours 0.5 0.4 2.1
- *   1x1, 64 to 64 at 14x14:           0.9 0.9 0.9, ours 0.7 0.6 1.1
- * With AVX2 alone, channels last and oneDNN's choice are within a tenth of each other. */
+/* The layout of x and y; weights are always oneDNN's choice. Kernels wider than 1x1 over many channels run
+ * best channels last; with few channels that makes the gradients slow, so there oneDNN chooses. Our own
+ * layout, which needs no reorder, is best for the gradient of an input of very few channels and for a 1x1
+ * convolution without stride, but for the gradient of its weights. */
 static dnnl_format_tag_t layout_of(const conv_dims *d, int nd, conv_pass pass)
 {
     const int last = nd == 3 ? dnnl_nwc : dnnl_nhwc, ours = nd == 3 ? dnnl_ncw : dnnl_nchw;

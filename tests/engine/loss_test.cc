@@ -14,12 +14,25 @@ struct LossGolden {
 
 const Dims x_dims = {5, 4};
 
+/* Rows in [0, 1] that sum to 1. */
+std::vector<double> soft_labels()
+{
+    std::vector<double> t = golden_fill(20, 1, 0.5, 0.5);
+    for (size_t i = 0; i < 20; i += 4) {
+        const double sum = t[i] + t[i + 1] + t[i + 2] + t[i + 3];
+        for (size_t k = i; k < i + 4; k++)
+            t[k] /= sum;
+    }
+    return t;
+}
+
 tp_val loss_named(Net &n, const std::string &name, tp_val x)
 {
     if (name.rfind("xent", 0) == 0) {
-        const bool weighted = name == "xent_weighted" || name == "xent_both";
-        const bool smooth = name == "xent_smooth" || name == "xent_both";
-        return tp_softmax_cross_entropy(n.g, x, n.ints({5}, {0, 1, 2, 3, 1}),
+        const bool soft = name == "xent_soft", both = soft || name == "xent_both";
+        const bool weighted = both || name == "xent_weighted", smooth = both || name == "xent_smooth";
+        return tp_softmax_cross_entropy(n.g, x,
+                                        soft ? n.var(x_dims, soft_labels()) : n.ints({5}, {0, 1, 2, 3, 1}),
                                         weighted ? n.filled({4}, 3, 1, 1.5) : 0, smooth ? 0.1 : 0.0);
     }
     if (name == "bce")

@@ -153,7 +153,7 @@ TEST(RobustStep, GradientsOfTheWholeLossAreRight)
 
 TEST(RobustStep, AttackPassesHoldNoWeightGradientAndNoMoreMemory)
 {
-    Robust one(TP_F32, 1, true), seven(TP_F32, 7, true);
+    Robust none(TP_F32, 0, true), one(TP_F32, 1, true), seven(TP_F32, 7, true);
     /* Two layers: an attack needs their two input gradients, training one of these and two weight gradients.
      */
     EXPECT_EQ(seven.lines("attack", {"matmul"}), 14);
@@ -163,6 +163,7 @@ TEST(RobustStep, AttackPassesHoldNoWeightGradientAndNoMoreMemory)
     EXPECT_EQ(seven.lines("attack", {"(3,12)  ["}), 0) << "an attack computes something of w2's shape";
     EXPECT_EQ(seven.lines("attack", {"reduce_sum"}), 0) << "a bias gradient";
     EXPECT_EQ(seven.lines("train", {"(12,6)  ["}), 3) << "two gradients and their sum";
+    EXPECT_EQ(seven.lines("train", {}), none.lines("train", {})) << "training costs more with an attack";
     EXPECT_LE(tp_plan_arena_bytes(seven.plan), tp_plan_arena_bytes(one.plan));
 }
 

@@ -1,7 +1,7 @@
 """Writes tests/golden/losses.inc: each loss row by row, and its gradient, as PyTorch computes them.
 
-x = scale * fill((5, 4), 0); targets: classes (0, 1, 2, 3, 1), or fill((5, 4), 1), or that moved into [0, 1]. The
-gradient is that of sum(r * l), r = fill((5), 2). PyTorch means over columns where its reduction is none only by hand."""
+x = scale * fill((5, 4), 0); targets: classes (0, 1, 2, 3, 1), or fill((5, 4), 1), or that moved into [0, 1] (as soft
+labels, with each row divided by its sum). The gradient is that of sum(r * l), r = fill((5), 2). PyTorch means over columns where its reduction is none only by hand."""
 import os
 
 import torch
@@ -26,6 +26,11 @@ def entropy(smoothing, weights):
                                      label_smoothing=smoothing)
 
 
+def soft(x):
+    target = (fill([5, 4], 1) + 1) / 2
+    return F.cross_entropy(x, target / target.sum(1, keepdim=True), WEIGHTS, reduction="none", label_smoothing=0.1)
+
+
 def columns(loss):
     return lambda x: loss(x, fill([5, 4], 1)).mean(1)
 
@@ -42,7 +47,7 @@ ROWS = []
 for scale in (1.0, 10000.0):
     ROWS += [row("xent", scale, entropy(0.0, False)), row("xent_smooth", scale, entropy(0.1, False)),
              row("xent_weighted", scale, entropy(0.0, True)), row("xent_both", scale, entropy(0.1, True)),
-             row("bce", scale, bce)]
+             row("xent_soft", scale, soft), row("bce", scale, bce)]
 for name, loss in (("mse", lambda x, t: F.mse_loss(x, t, reduction="none")),
                    ("mae", lambda x, t: F.l1_loss(x, t, reduction="none")),
                    ("huber", lambda x, t: F.huber_loss(x, t, reduction="none", delta=0.4)),
