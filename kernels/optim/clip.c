@@ -70,12 +70,15 @@ static tp_status clip_prepare(tp_call *c, size_t *scratch)
 static tp_status clip_simd(const tp_call *c)
 {
     const double *partial = c->scratch;
-    int64_t blocks = 0;
+    int64_t blocks = 0, elements = 0;
     double sum = 0.0;
 
-    for (int i = 1; i < c->n_in; i++)
+    for (int i = 1; i < c->n_in; i++) {
         blocks += blocks_of(&c->in[i]);
-    tp_parallel(blocks, 2, clip_blocks, (void *)(uintptr_t)c);
+        elements += tp_len(&c->in[i]);
+    }
+    /* Many small tensors are many blocks, but little work. */
+    tp_parallel(blocks, 1 + 2 * blocks * TP_GRAIN / (elements + 1), clip_blocks, (void *)(uintptr_t)c);
     for (int64_t b = 0; b < blocks; b++)
         sum += partial[b];
     clip_finish(c, sum);

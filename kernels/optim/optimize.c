@@ -162,13 +162,16 @@ static void dense_pieces(void *ctx, int64_t begin, int64_t end)
 static tp_status optimize_simd(const tp_call *c)
 {
     const dense_job j = {c, tensors_of(c)};
-    int64_t pieces = 0;
+    int64_t pieces = 0, elements = 0;
 
     if (!step_is_ok(c))
         return TP_OK;
-    for (int i = 0; i < j.n; i++)
+    for (int i = 0; i < j.n; i++) {
         pieces += pieces_of(&c->in[IN_TENSORS + i]);
-    tp_parallel(pieces, 1, dense_pieces, (void *)(uintptr_t)&j);
+        elements += tp_len(&c->in[IN_TENSORS + i]);
+    }
+    /* Many small tensors are many pieces, but little work. */
+    tp_parallel(pieces, 1 + pieces * TP_GRAIN / (elements + 1), dense_pieces, (void *)(uintptr_t)&j);
     return TP_OK;
 }
 
