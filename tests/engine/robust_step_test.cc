@@ -179,6 +179,18 @@ TEST(RobustStep, AttackPassesHoldNoWeightGradientAndNoMoreMemory)
     EXPECT_LE(tp_plan_arena_bytes(seven.plan), tp_plan_arena_bytes(one.plan));
 }
 
+/* The clean input may be asked for beside the detached one that the loss sees: nothing flows back to it. */
+TEST(RobustStep, NothingFlowsThroughADetach)
+{
+    Robust r(TP_F64, 0, false);
+    const tp_val wrt[2] = {r.x, tp_detach(r.g, r.x)};
+    tp_val grads[2] = {0, 0};
+    tp_grad(r.g, r.loss_of(wrt[1]), 2, wrt, grads);
+    EXPECT_EQ(tp_graph_status(r.g), TP_OK) << tp_last_error();
+    EXPECT_EQ(grads[0], 0u);
+    EXPECT_NE(grads[1], 0u);
+}
+
 /* Counts what this library allocates; oneDNN takes small blocks of its own for each primitive that it runs.
  */
 TEST(RobustStep, TrainsWithoutAllocating)
