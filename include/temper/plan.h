@@ -32,7 +32,8 @@ TP_API tp_status tp_plan_new(tp_plan **out, const tp_graph *g, tp_device *dev, c
     TP_MUST_USE;
 TP_API void tp_plan_free(tp_plan *p); /* NULL is fine */
 
-/* Runs every node once. Makes no allocation. Errors: TP_EDEVICE, TP_EINTERNAL. */
+/* Runs every node once. Makes no allocation of its own (oneDNN makes some inside). Errors: TP_EDEVICE,
+ * TP_EINTERNAL. */
 TP_API tp_status tp_plan_run(tp_plan *p) TP_MUST_USE;
 
 /* Copies a variable or a value marked with tp_output to host memory (tp_tensor_bytes of it). */

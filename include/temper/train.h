@@ -62,8 +62,9 @@ typedef struct tp_step_result {
     int applied;
 } tp_step_result;
 
-/* Runs step number `step` (from 0) with this learning rate. Makes no allocation, unless the data is streamed
- * and `step` does not follow the step before. Errors: those of reading the files when the data is streamed.
+/* Runs step number `step` (from 0) with this learning rate. Makes no allocation of its own, unless the data
+ * is streamed and `step` does not follow the step before. Errors: those of reading the files when the data is
+ * streamed.
  */
 TP_API tp_status tp_trainer_step(tp_trainer *t, int64_t step, double lr, tp_step_result *result) TP_MUST_USE;
 
