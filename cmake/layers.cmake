@@ -7,12 +7,14 @@ target_compile_options(tp_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wdo
   $<$<COMPILE_LANGUAGE:C>:-Wconversion -Wstrict-prototypes -Wmissing-prototypes>)
 target_compile_definitions(tp_flags INTERFACE _GNU_SOURCE)
 target_link_libraries(tp_flags INTERFACE OpenMP::OpenMP_C Threads::Threads m)
+add_library(tp_sanitize INTERFACE)
 if(TEMPER_SANITIZE) # what the compiler warns of changes with them, so no warning is an error
-  target_compile_options(tp_flags INTERFACE -Wno-error -fsanitize=${TEMPER_SANITIZE} -fno-omit-frame-pointer
+  target_compile_options(tp_sanitize INTERFACE -Wno-error -fsanitize=${TEMPER_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
-  target_link_options(tp_flags INTERFACE -fsanitize=${TEMPER_SANITIZE})
-  target_compile_definitions(tp_flags INTERFACE TP_SANITIZE)
+  target_link_options(tp_sanitize INTERFACE -fsanitize=${TEMPER_SANITIZE})
+  target_compile_definitions(tp_sanitize INTERFACE TP_SANITIZE)
 endif()
+target_link_libraries(tp_flags INTERFACE tp_sanitize)
 
 set(TP_LAYERS "" CACHE INTERNAL "")
 

@@ -4,12 +4,13 @@
  * sigmoid, softplus 4 ulp; erf 2e-7 absolute; erfc 1e-5 relative where it is a normal number. */
 #ifndef TP_KERNELS_MATH_H
 #define TP_KERNELS_MATH_H
+#include "host/core/hd.h"
 #include <stdint.h>
 
 #ifdef __CUDACC__
-#define TP_MATH static __host__ __device__ inline
+#define TP_MATH TP_HD
 #else
-#define TP_MATH static inline __attribute__((always_inline))
+#define TP_MATH TP_HD __attribute__((always_inline)) /* or the loops around them would not vectorise */
 #endif
 
 typedef union tp_float_bits {

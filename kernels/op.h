@@ -44,7 +44,7 @@ typedef struct tp_call {
     const void *attr;
     void *scratch; /* scratch bytes asked by prepare: undefined content, valid during one run */
     void *state;   /* what prepare left: library handles, packed descriptors; freed by release */
-    tp_device *dev;
+    const void *queue; /* what a GPU's implementations launch on (cuda.cuh); NULL on the CPU */
 } tp_call;
 
 typedef struct tp_impl {
@@ -97,7 +97,8 @@ struct tp_op {
      * no gradient. */
     void (*grad)(tp_graph *g, const tp_node *n, const tp_val *dout, const uint8_t *need, tp_val *din);
     tp_cost (*cost)(const tp_call *c);
-    const tp_impl *const *impls[TP_DEVICE_KINDS]; /* NULL-terminated, fastest first, plain reference last */
+    const tp_impl *const *cpu; /* NULL-terminated, fastest first, plain reference last; those of a GPU are in
+                                  its module (cuda_module.h) */
     const tp_case *cases;
     int n_cases;
 };

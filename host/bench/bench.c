@@ -269,7 +269,7 @@ static tp_status add_row(bench *b, const bench_shape *shape, const tp_impl *impl
 /* Every implementation of one shape. */
 static tp_status add_shape(bench *b, const bench_shape *shape)
 {
-    const tp_impl *const *impls = shape->op->impls[tp_device_kind_of(b->dev)];
+    const tp_impl *const *impls = tp_device_impls(b->dev, shape->op);
     truth t = {0};
     tp_status st;
 
@@ -297,7 +297,7 @@ static tp_status run_shapes(bench *b, const bench_shapes *shapes)
         const bench_shape *s = &shapes->list[i];
         if (s->op->flags & TP_OP_VIEW) /* nothing runs */
             continue;
-        if (b->n_rows + n_impls(s->op->impls[tp_device_kind_of(b->dev)]) > GROUP_ROWS)
+        if (b->n_rows + n_impls(tp_device_impls(b->dev, s->op)) > GROUP_ROWS)
             TP_TRY(time_group(b));
         TP_TRY(add_shape(b, s));
         if (b->bytes > GROUP_BYTES)

@@ -181,7 +181,7 @@ tp_status bench_single_read(const bench_single *s, bench_values *out)
 tp_status bench_reference(tp_device *cpu, const bench_shape *shape, const bench_values *in, bench_values *out,
                           double *seconds)
 {
-    const tp_impl *const *impl = shape->op->impls[TP_CPU];
+    const tp_impl *const *impl = shape->op->cpu;
     bench_single s;
 
     while (impl[1] != NULL)

@@ -7,19 +7,13 @@
 #define TP_CORE_ORDER_H
 #include "host/core/rng.h"
 
-#ifdef __CUDACC__
-#define TP_ORDER_FN static __host__ __device__ inline
-#else
-#define TP_ORDER_FN static inline
-#endif
-
 /* Even, so that both halves are mixed equally often; small ranges have halves of one bit and need more
  * than 4. */
 #define TP_ORDER_ROUNDS 8
 
 /* Where position i of [0, n) goes in the permutation of (seed, purpose, epoch); 1 <= n <= 2^62, epoch < 2^62.
  */
-TP_ORDER_FN int64_t tp_order_permute(uint64_t seed, uint32_t purpose, uint64_t epoch, int64_t n, int64_t i)
+TP_HD int64_t tp_order_permute(uint64_t seed, uint32_t purpose, uint64_t epoch, int64_t n, int64_t i)
 {
     uint32_t bits = 2;
     while (((uint64_t)1 << bits) < (uint64_t)n)
@@ -40,7 +34,7 @@ TP_ORDER_FN int64_t tp_order_permute(uint64_t seed, uint32_t purpose, uint64_t e
 }
 
 /* The sample at position i of an epoch over n samples. */
-TP_ORDER_FN int64_t tp_order_at(uint64_t seed, uint64_t epoch, int64_t n, int64_t i)
+TP_HD int64_t tp_order_at(uint64_t seed, uint64_t epoch, int64_t n, int64_t i)
 {
     return tp_order_permute(seed, TP_RNG_ORDER, epoch, n, i);
 }

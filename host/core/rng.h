@@ -3,6 +3,7 @@
  * purpose, epoch or step, sample or element), so nothing has to be saved for an exact resume. */
 #ifndef TP_CORE_RNG_H
 #define TP_CORE_RNG_H
+#include "host/core/hd.h"
 #include <Random123/philox.h>
 #include <stdint.h>
 
@@ -21,17 +22,18 @@ typedef struct tp_rng4 {
 
 /* Four 32-bit numbers for seed, purpose and a counter (lo: 64 bits, hi: 64 bits, the purpose XORed into its
  * top word). */
-static inline tp_rng4 tp_rng_draw(uint64_t seed, uint32_t purpose, uint64_t lo, uint64_t hi)
+TP_HD tp_rng4 tp_rng_draw(uint64_t seed, uint32_t purpose, uint64_t lo, uint64_t hi)
 {
     const philox4x32_ctr_t c = {
         {(uint32_t)lo, (uint32_t)(lo >> 32), (uint32_t)hi, (uint32_t)(hi >> 32) ^ purpose}};
     const philox4x32_key_t k = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
     const philox4x32_ctr_t r = philox4x32(c, k);
-    return (tp_rng4){{r.v[0], r.v[1], r.v[2], r.v[3]}};
+    const tp_rng4 four = {{r.v[0], r.v[1], r.v[2], r.v[3]}};
+    return four;
 }
 
 /* Uniform in [0, 1) with 24 bits. */
-static inline float tp_rng_uniform(uint32_t bits)
+TP_HD float tp_rng_uniform(uint32_t bits)
 {
     return (float)(bits >> 8) * 0x1p-24f;
 }

@@ -1,13 +1,39 @@
 #include "host/graph/device.h"
 #include "host/core/mem.h"
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* A GPU if one answers, else the CPU, and its line says why. */
+static tp_status open_auto(tp_device *dev)
+{
+    char why[TP_DEVICE_TEXT / 2];
+
+    if (tp_device_cuda_open(dev, 0) == TP_OK)
+        return TP_OK;
+    snprintf(why, sizeof(why), "%s", tp_last_error());
+    TP_TRY(tp_device_cpu_open(dev));
+    const size_t at = strlen(dev->text);
+    snprintf(dev->text + at, sizeof(dev->text) - at, " (%s)", why);
+    return TP_OK;
+}
 
 static tp_status open_kind(tp_device *dev, const char *spec)
 {
-    if (strcmp(spec, "cpu") == 0 || strcmp(spec, "auto") == 0)
+    char *end = NULL;
+
+    if (strcmp(spec, "cpu") == 0)
         return tp_device_cpu_open(dev);
-    TP_CHECK(strncmp(spec, "cuda", 4) != 0 || (spec[4] != '\0' && spec[4] != ':'), TP_EDEVICE,
-             "device '%s' is not available: this build has no CUDA module", spec);
+    if (strcmp(spec, "auto") == 0)
+        return open_auto(dev);
+    if (strcmp(spec, "cuda") == 0)
+        return tp_device_cuda_open(dev, 0);
+    if (strncmp(spec, "cuda:", 5) == 0 && spec[5] >= '0' && spec[5] <= '9') {
+        const long index = strtol(spec + 5, &end, 10);
+        if (*end == '\0' && index <= INT_MAX)
+            return tp_device_cuda_open(dev, (int)index);
+    }
     TP_FAIL(TP_EINVAL, "device '%s' is not one of auto, cpu, cuda, cuda:N", spec);
 }
 
@@ -37,6 +63,11 @@ void tp_device_close(tp_device *dev)
 tp_device_kind tp_device_kind_of(const tp_device *dev)
 {
     return dev->kind;
+}
+
+const tp_impl *const *tp_device_impls(const tp_device *dev, const tp_op *op)
+{
+    return dev->ops->impls(op);
 }
 
 const char *tp_device_text(const tp_device *dev)

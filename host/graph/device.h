@@ -3,18 +3,24 @@
 #ifndef TP_DEVICE_INTERNAL_H
 #define TP_DEVICE_INTERNAL_H
 #include "temper/device.h"
+#include "kernels/op.h"
 #include "temper/plan.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+#define TP_DEVICE_TEXT 512
+
 typedef struct tp_device_ops {
     tp_status (*alloc)(tp_device *dev, void **out, size_t bytes, const char *what);
     void (*release)(tp_device *dev, void *p);
     tp_status (*upload)(tp_device *dev, void *dst, const void *host, size_t bytes);
     tp_status (*download)(tp_device *dev, void *host, const void *src, size_t bytes);
-    tp_status (*run)(tp_device *dev, tp_plan *plan); /* walk the steps, or replay what was captured */
+    tp_status (*run)(tp_device *dev, tp_plan *plan, int64_t times); /* walk the steps, or replay what was captured */
+    void (*forget)(tp_device *dev, tp_plan *plan);                  /* what run has kept with the plan */
+    /* NULL-terminated, fastest first; NULL if there is none. */
+    const tp_impl *const *(*impls)(const tp_op *op);
     void (*close)(tp_device *dev);
 } tp_device_ops;
 
@@ -22,10 +28,17 @@ struct tp_device {
     tp_device_kind kind;
     const tp_device_ops *ops;
     void *ctx;
-    char text[256];
+    const void *queue; /* tp_call's */
+    char text[TP_DEVICE_TEXT];
 };
 
-tp_status tp_device_cpu_open(tp_device *dev);
+tp_status tp_device_cpu_open(tp_device *dev) TP_MUST_USE;
+
+/* Opens GPU number index through the module. TP_EDEVICE with the reason when there is none. */
+tp_status tp_device_cuda_open(tp_device *dev, int index) TP_MUST_USE;
+
+/* The implementations of an op on a device, as tp_device_ops.impls. */
+const tp_impl *const *tp_device_impls(const tp_device *dev, const tp_op *op);
 
 /* The processor's name. */
 void tp_device_cpu_model(char *buf, size_t size);

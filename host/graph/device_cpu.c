@@ -51,9 +51,8 @@ static void poison_dead(tp_plan *p, const tp_step *s)
     }
 }
 
-static tp_status cpu_run(tp_device *dev, tp_plan *p)
+static tp_status run_once(tp_plan *p)
 {
-    (void)dev;
     if (p->opts.poison)
         memset(p->arena, 0xff, p->arena_bytes);
     for (int i = 0; i < p->n_steps; i++) {
@@ -65,12 +64,31 @@ static tp_status cpu_run(tp_device *dev, tp_plan *p)
     return TP_OK;
 }
 
+static tp_status cpu_run(tp_device *dev, tp_plan *p, int64_t times)
+{
+    (void)dev;
+    for (int64_t i = 0; i < times; i++)
+        TP_TRY(run_once(p));
+    return TP_OK;
+}
+
+static void cpu_forget(tp_device *dev, tp_plan *p)
+{
+    (void)dev, (void)p;
+}
+
+static const tp_impl *const *cpu_impls(const tp_op *op)
+{
+    return op->cpu;
+}
+
 static void cpu_close(tp_device *dev)
 {
     (void)dev;
 }
 
-static const tp_device_ops cpu_ops = {cpu_alloc, cpu_release, cpu_copy, cpu_copy, cpu_run, cpu_close};
+static const tp_device_ops cpu_ops = {cpu_alloc, cpu_release, cpu_copy, cpu_copy,
+                                      cpu_run,   cpu_forget,  cpu_impls, cpu_close};
 
 void tp_device_cpu_model(char *buf, size_t size)
 {

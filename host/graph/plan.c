@@ -55,7 +55,7 @@ static tp_status no_implementation(const tp_plan *p, const tp_step *s, const tp_
 
 static tp_status choose(tp_plan *p, tp_step *s, const tp_op *op)
 {
-    const tp_impl *const *impls = op->impls[p->dev->kind];
+    const tp_impl *const *impls = tp_device_impls(p->dev, op);
     const int forced = is_forced(p, op);
 
     for (int i = 0; impls != NULL && impls[i] != NULL; i++) {
@@ -92,7 +92,7 @@ static tp_status step_new(tp_plan *p, tp_step *s, int node_index)
                         .in = s->tensors,
                         .out = s->tensors + node->n_in,
                         .attr = node->attr,
-                        .dev = p->dev};
+                        .queue = p->dev->queue};
     return node->op->flags & TP_OP_VIEW ? TP_OK : choose(p, s, node->op);
 }
 
@@ -356,6 +356,7 @@ void tp_plan_free(tp_plan *p)
         tp_free(s->tensors);
         tp_free(s->declined);
     }
+    p->dev->ops->forget(p->dev, p);
     tp_device_release(p->dev, p->arena);
     tp_device_release(p->dev, p->constants);
     tp_free(p->steps);
@@ -368,7 +369,13 @@ void tp_plan_free(tp_plan *p)
 
 tp_status tp_plan_run(tp_plan *p)
 {
-    return p->dev->ops->run(p->dev, p);
+    return p->dev->ops->run(p->dev, p, 1);
+}
+
+tp_status tp_plan_run_times(tp_plan *p, int64_t times)
+{
+    TP_CHECK(times >= 0, TP_EINVAL, "plan: run %lld times, want >= 0", (long long)times);
+    return p->dev->ops->run(p->dev, p, times);
 }
 
 tp_status tp_plan_read(tp_plan *p, tp_val v, void *host)

@@ -41,6 +41,7 @@ struct tp_plan {
     size_t arena_bytes;
     char *constants;
     size_t constant_bytes;
+    void *captured; /* what the device keeps with the plan (its forget frees it) */
 };
 
 /* Places slots [0, n) so that slots alive at the same step never overlap; returns the arena size. `order` has

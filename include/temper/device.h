@@ -7,7 +7,7 @@
 extern "C" {
 #endif
 
-typedef enum tp_device_kind { TP_CPU = 0, TP_CUDA, TP_DEVICE_KINDS } tp_device_kind;
+typedef enum tp_device_kind { TP_CPU = 0, TP_CUDA } tp_device_kind;
 
 typedef struct tp_device tp_device;
 
@@ -21,6 +21,20 @@ TP_API tp_device_kind tp_device_kind_of(const tp_device *dev);
 
 /* One line for people: "cpu: 2 threads, Intel(R) Xeon(R), oneDNN 2.6.3". Borrowed. */
 TP_API const char *tp_device_text(const tp_device *dev);
+
+/* What is known of a GPU. Versions as CUDA writes them: 1000 * major + 10 * minor. */
+typedef struct tp_device_info {
+    char name[256];
+    int capability; /* 10 * major + minor */
+    int multiprocessors;
+    size_t memory_bytes, free_bytes;
+    int driver, runtime;
+} tp_device_info;
+
+/* Number of GPUs that answer. TP_EDEVICE says why there is none: no module, no driver, a driver too old, no
+ * device; *out is then 0. */
+TP_API tp_status tp_device_gpu_count(int *out) TP_MUST_USE;
+TP_API tp_status tp_device_gpu_info(int index, tp_device_info *out) TP_MUST_USE;
 
 /* Zeroed device memory, at least 64-byte aligned. Errors: TP_ENOMEM with what and the bytes asked. */
 TP_API tp_status tp_device_alloc(tp_device *dev, void **out, size_t bytes, const char *what) TP_MUST_USE;

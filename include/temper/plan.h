@@ -36,6 +36,10 @@ TP_API void tp_plan_free(tp_plan *p); /* NULL is fine */
  * TP_EINTERNAL. */
 TP_API tp_status tp_plan_run(tp_plan *p) TP_MUST_USE;
 
+/* The same `times` times, one after another with nothing of the host in between: on a GPU a few launches of
+ * captured steps, not waited for (tp_plan_read and tp_device_download wait). */
+TP_API tp_status tp_plan_run_times(tp_plan *p, int64_t times) TP_MUST_USE;
+
 /* Copies a variable or a value marked with tp_output to host memory (tp_tensor_bytes of it). */
 TP_API tp_status tp_plan_read(tp_plan *p, tp_val v, void *host) TP_MUST_USE;
 

@@ -82,7 +82,7 @@ const tp_op tp_op_sample_index = {.name = "sample_index",
                                   .attr_size = sizeof(tp_sample_attr),
                                   .infer = infer_index,
                                   .cost = tp_cost_stream,
-                                  .impls = {[TP_CPU] = TP_IMPLS(&index_cpu_ref)},
+                                  .cpu = TP_IMPLS(&index_cpu_ref),
                                   .cases = cases_index,
                                   .n_cases = TP_COUNT(cases_index)};
 
@@ -396,7 +396,7 @@ const tp_op tp_op_gather_batch = {.name = "gather_batch",
                                   .attr_size = sizeof(tp_gather_attr),
                                   .infer = infer_gather,
                                   .cost = cost_gather,
-                                  .impls = {[TP_CPU] = TP_IMPLS(&gather_cpu, &gather_cpu_ref)},
+                                  .cpu = TP_IMPLS(&gather_cpu, &gather_cpu_ref),
                                   .cases = cases_gather,
                                   .n_cases = TP_COUNT(cases_gather)};
 

@@ -1,85 +1,15 @@
-/* binary.c - two inputs (three for where), broadcast against each other.
- *
- * Shapes are first collapsed: neighbouring dimensions over which every input either advances densely or
- * stands still become one. What is left is walked as rows of the innermost dimension, each a plain loop with
- * input strides 0 or 1. */
+/* binary.c - two inputs (three for where), broadcast against each other (walk.h): each row of the innermost
+ * dimension is a plain loop with input strides 0 or 1. */
 #include "kernels/cpu.h"
 #include "kernels/elementwise/broadcast.h"
+#include "kernels/elementwise/expressions.h"
+#include "kernels/elementwise/walk.h"
 #include <math.h>
-
-#define MAX_ARGS 3
 
 typedef void (*row_fn)(float *y, const float *const *x, const int *stride, int64_t n);
 
-typedef struct walk {
-    int n_args, nd;
-    int64_t d[TP_MAX_DIMS];
-    int64_t stride[MAX_ARGS][TP_MAX_DIMS]; /* elements; 0 where the input is broadcast */
-} walk;
-
-static void strides_of(tp_shape in, tp_shape out, int64_t *stride)
-{
-    int64_t step = 1;
-    for (int i = out.nd - 1, k = in.nd - 1; i >= 0; i--, k--) {
-        stride[i] = k >= 0 && in.d[k] > 1 ? step : 0;
-        step *= k >= 0 ? in.d[k] : 1;
-    }
-}
-
-static int joins(const walk *w, int64_t inner, const int64_t *outer_stride, const int64_t *inner_stride)
-{
-    for (int a = 0; a < w->n_args; a++)
-        if (outer_stride[a] != inner_stride[a] * inner)
-            return 0;
-    return 1;
-}
-
-static void walk_init(walk *w, const tp_call *c)
-{
-    const tp_shape out = c->out[0].shape;
-    int64_t full[MAX_ARGS][TP_MAX_DIMS] = {0};
-
-    w->n_args = c->n_in;
-    w->nd = 0;
-    for (int a = 0; a < c->n_in; a++)
-        strides_of(c->in[a].shape, out, full[a]);
-    for (int i = 0; i < out.nd; i++) {
-        int64_t now[MAX_ARGS], last[MAX_ARGS];
-        if (out.d[i] == 1)
-            continue;
-        for (int a = 0; a < c->n_in; a++) {
-            now[a] = full[a][i];
-            last[a] = w->nd > 0 ? w->stride[a][w->nd - 1] : 0;
-        }
-        if (w->nd > 0 && joins(w, out.d[i], last, now))
-            w->d[w->nd - 1] *= out.d[i];
-        else
-            w->d[w->nd++] = out.d[i];
-        for (int a = 0; a < c->n_in; a++)
-            w->stride[a][w->nd - 1] = now[a];
-    }
-    if (w->nd == 0) {
-        w->d[w->nd++] = 1;
-        for (int a = 0; a < c->n_in; a++)
-            w->stride[a][0] = 0;
-    }
-}
-
-/* Offsets of every input at flat output index i. */
-static void offsets_at(const walk *w, int64_t i, int64_t *offset)
-{
-    for (int a = 0; a < w->n_args; a++)
-        offset[a] = 0;
-    for (int k = w->nd - 1; k >= 0; k--) {
-        const int64_t at = i % w->d[k];
-        for (int a = 0; a < w->n_args; a++)
-            offset[a] += at * w->stride[a][k];
-        i /= w->d[k];
-    }
-}
-
 typedef struct binary_job {
-    walk w;
+    tp_walk w;
     const tp_call *call;
     row_fn row;
 } binary_job;
@@ -92,10 +22,10 @@ static void binary_piece(void *ctx, int64_t begin, int64_t end)
 
     for (int64_t i = begin; i < end;) {
         const int64_t left = inner - i % inner, n = left < end - i ? left : end - i;
-        int64_t offset[MAX_ARGS];
-        const float *x[MAX_ARGS];
-        int stride[MAX_ARGS];
-        offsets_at(&j->w, i, offset);
+        int64_t offset[TP_WALK_ARGS];
+        const float *x[TP_WALK_ARGS];
+        int stride[TP_WALK_ARGS];
+        tp_walk_offsets(&j->w, i, offset);
         for (int a = 0; a < j->w.n_args; a++) {
             x[a] = tp_in_f32(j->call, a) + offset[a];
             stride[a] = j->w.stride[a][j->w.nd - 1] != 0;
@@ -108,19 +38,19 @@ static void binary_piece(void *ctx, int64_t begin, int64_t end)
 static tp_status binary_run(const tp_call *c, row_fn row)
 {
     binary_job j = {.call = c, .row = row};
-    walk_init(&j.w, c);
+    tp_walk_init(&j.w, c);
     tp_parallel(tp_len(&c->out[0]), TP_GRAIN, binary_piece, &j);
     return TP_OK;
 }
 
 static tp_status ref_run(const tp_call *c, double (*f)(double, double, double))
 {
-    walk w;
-    int64_t at[MAX_ARGS] = {0};
+    tp_walk w;
+    int64_t at[TP_WALK_ARGS] = {0};
 
-    walk_init(&w, c);
+    tp_walk_init(&w, c);
     for (int64_t i = 0, n = tp_len(&c->out[0]); i < n; i++) {
-        offsets_at(&w, i, at);
+        tp_walk_offsets(&w, i, at);
         tp_set(&c->out[0], i,
                f(tp_get(&c->in[0], at[0]), tp_get(&c->in[1], at[1]),
                  c->n_in > 2 ? tp_get(&c->in[2], at[2]) : 0.0));
@@ -231,7 +161,7 @@ static tp_status infer_broadcast(tp_infer *x)
         .infer = infer_broadcast,                                                                            \
         .grad = grad_fn,                                                                                     \
         .cost = tp_cost_stream,                                                                              \
-        .impls = {[TP_CPU] = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref)},                                    \
+        .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                                    \
         .cases = case_table,                                                                                 \
         .n_cases = TP_COUNT(case_table),                                                                     \
     };
@@ -251,14 +181,7 @@ CASES(cases_positive, 0.3, 3.0, 0)
 CASES(cases_distinct, -3.0, 3.0, TP_CASE_DISTINCT)
 CASES(cases_compare, -3.0, 3.0, TP_CASE_NO_GRAD | TP_CASE_DISTINCT)
 
-BINARY(add, a + b, a + b)
-BINARY(sub, a - b, a - b)
-BINARY(mul, a *b, a *b)
-BINARY(div, a / b, a / b)
-BINARY(pow, powf(a, b), pow(a, b))
-BINARY(min, b < a ? b : a, b < a ? b : a)
-BINARY(max, b > a ? b : a, b > a ? b : a)
-BINARY(greater, a > b ? 1.0f : 0.0f, a > b ? 1.0 : 0.0)
+TP_BINARY_OPS(BINARY)
 
 #define GRAD(name)                                                                                           \
     static void name(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)

@@ -1,13 +1,8 @@
 /* unary.c - y = f(x), and the gradients that need x or y and dy. 8 or 12 bytes for each element. y may be x's
  * memory (TP_OP_INPLACE), hence no restrict: ivdep alone says that iterations are independent. */
 #include "kernels/cpu.h"
-#include "kernels/math.h"
+#include "kernels/elementwise/expressions.h"
 #include <math.h>
-
-#define SQRT1_2     0.70710678118654752
-#define RSQRT_2PI   0.39894228040143268
-#define SQRT1_2F    0.70710678f
-#define RSQRT_2PI_F 0.39894228f
 
 typedef void (*loop1_fn)(float *y, const float *x, int64_t n, float a, float b);
 typedef void (*loop2_fn)(float *dx, const float *x, const float *dy, int64_t n, float a, float b);
@@ -140,7 +135,7 @@ static tp_status infer_unary_grad(tp_infer *x)
         .infer = infer_fn,                                                                                   \
         .grad = grad_fn,                                                                                     \
         .cost = tp_cost_stream,                                                                              \
-        .impls = {[TP_CPU] = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref)},                                    \
+        .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                                    \
         .cases = case_table,                                                                                 \
         .n_cases = TP_COUNT(case_table),                                                                     \
     };
@@ -171,34 +166,8 @@ CASES2(cases2_leaky, -3.0, 3.0, &attr_leaky, TP_CASE_NO_GRAD)
 CASES2(cases2_elu, -3.0, 3.0, &attr_elu, TP_CASE_NO_GRAD)
 CASES2(cases2_clip, -3.0, 3.0, &attr_clip, TP_CASE_NO_GRAD)
 
-FORWARD(neg, -x, -x)
-FORWARD(abs, fabsf(x), fabs(x))
-FORWARD(exp, tp_expf(x), exp(x))
-FORWARD(log, tp_logf(x), log(x))
-FORWARD(sqrt, sqrtf(x), sqrt(x))
-FORWARD(rsqrt, 1.0f / sqrtf(x), 1.0 / sqrt(x))
-FORWARD(sign, (float)((x > 0.0f) - (x < 0.0f)), (double)((x > 0.0) - (x < 0.0)))
-FORWARD(tanh, tp_tanhf(x), tanh(x))
-FORWARD(sigmoid, tp_sigmoidf(x), x > 0 ? 1.0 / (1.0 + exp(-x)) : exp(x) / (1.0 + exp(x)))
-FORWARD(relu, x > 0.0f ? x : (x == x ? 0.0f : x), x > 0.0 ? x : (x == x ? 0.0 : x))
-FORWARD(leaky_relu, x > 0.0f ? x : a * x, x > 0.0 ? x : a * x)
-FORWARD(elu, x > 0.0f ? x : a * (tp_expf(x) - 1.0f), x > 0.0 ? x : a * expm1(x))
-FORWARD(gelu, 0.5f * x * tp_erfcf(-x * SQRT1_2F), 0.5 * x * erfc(-x * SQRT1_2))
-FORWARD(silu, x *tp_sigmoidf(x), x / (1.0 + exp(-x)))
-FORWARD(softplus, tp_softplusf(x), fmax(x, 0.0) + log1p(exp(-fabs(x))))
-FORWARD(clip, x < a ? a : (x > b ? b : x), x < a ? a : (x > b ? b : x))
-
-BACKWARD(relu_grad, x > 0.0f ? dy : 0.0f, x > 0.0 ? dy : 0.0)
-BACKWARD(leaky_relu_grad, x > 0.0f ? dy : a * dy, x > 0.0 ? dy : a * dy)
-BACKWARD(elu_grad, x > 0.0f ? dy : a * tp_expf(x) * dy, x > 0.0 ? dy : a * exp(x) * dy)
-BACKWARD(gelu_grad, dy *(0.5f * tp_erfcf(-x * SQRT1_2F) + x * RSQRT_2PI_F * tp_expf(-0.5f * x * x)),
-         dy *(0.5 * erfc(-x * SQRT1_2) + x * RSQRT_2PI * exp(-0.5 * x * x)))
-BACKWARD(silu_grad, dy *(tp_sigmoidf(x) * (1.0f + x * (1.0f - tp_sigmoidf(x)))),
-         dy *(1.0 + x * (1.0 - 1.0 / (1.0 + exp(-x)))) / (1.0 + exp(-x)))
-BACKWARD(softplus_grad, dy *tp_sigmoidf(x), dy / (1.0 + exp(-x)))
-BACKWARD(tanh_grad, dy *(1.0f - x * x), dy *(1.0 - x * x))
-BACKWARD(sigmoid_grad, dy *x *(1.0f - x), dy *x *(1.0 - x))
-BACKWARD(clip_grad, x >= a && x <= b ? dy : 0.0f, x >= a && x <= b ? dy : 0.0)
+TP_UNARY_OPS(FORWARD)
+TP_UNARY_GRAD_OPS(BACKWARD)
 
 /* ---- gradient rules ---- */
 

@@ -407,7 +407,7 @@ const tp_op tp_op_matmul = {.name = "matmul",
                             .infer = infer_matmul,
                             .grad = grad_matmul,
                             .cost = cost_linear,
-                            .impls = {[TP_CPU] = TP_IMPLS(&matmul_dnnl, &matmul_cpu, &matmul_cpu_ref)},
+                            .cpu = TP_IMPLS(&matmul_dnnl, &matmul_cpu, &matmul_cpu_ref),
                             .cases = cases_matmul,
                             .n_cases = TP_COUNT(cases_matmul)};
 
@@ -423,7 +423,7 @@ const tp_op tp_op_gemm = {.name = "gemm",
                           .infer = infer_gemm,
                           .grad = grad_gemm,
                           .cost = cost_linear,
-                          .impls = {[TP_CPU] = TP_IMPLS(&gemm_dnnl, &gemm_cpu, &gemm_cpu_ref)},
+                          .cpu = TP_IMPLS(&gemm_dnnl, &gemm_cpu, &gemm_cpu_ref),
                           .cases = cases_gemm,
                           .n_cases = TP_COUNT(cases_gemm)};
 

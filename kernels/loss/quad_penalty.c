@@ -140,7 +140,7 @@ const tp_op tp_op_quad_penalty = {.name = "quad_penalty",
                                   .infer = infer_penalty,
                                   .grad = grad_penalty,
                                   .cost = tp_cost_stream,
-                                  .impls = {[TP_CPU] = TP_IMPLS(&penalty_cpu, &penalty_cpu_ref)},
+                                  .cpu = TP_IMPLS(&penalty_cpu, &penalty_cpu_ref),
                                   .cases = cases_penalty,
                                   .n_cases = TP_COUNT(cases_penalty)};
 const tp_op tp_op_quad_penalty_grad = {.name = "quad_penalty_grad",
@@ -149,7 +149,7 @@ const tp_op tp_op_quad_penalty_grad = {.name = "quad_penalty_grad",
                                        .n_out = 1,
                                        .infer = check_grad,
                                        .cost = tp_cost_stream,
-                                       .impls = {[TP_CPU] = TP_IMPLS(&grad_cpu, &grad_cpu_ref)},
+                                       .cpu = TP_IMPLS(&grad_cpu, &grad_cpu_ref),
                                        .cases = cases_penalty_grad,
                                        .n_cases = TP_COUNT(cases_penalty_grad)};
 

@@ -134,7 +134,7 @@ const tp_op tp_op_regression_loss = {.name = "regression_loss",
                                      .infer = infer_loss,
                                      .grad = grad_loss,
                                      .cost = tp_cost_stream,
-                                     .impls = {[TP_CPU] = TP_IMPLS(&loss_cpu_ref)},
+                                     .cpu = TP_IMPLS(&loss_cpu_ref),
                                      .cases = cases_loss,
                                      .n_cases = TP_COUNT(cases_loss)};
 const tp_op tp_op_regression_loss_grad = {.name = "regression_loss_grad",
@@ -144,7 +144,7 @@ const tp_op tp_op_regression_loss_grad = {.name = "regression_loss_grad",
                                           .attr_size = sizeof(tp_regression_attr),
                                           .infer = infer_grad,
                                           .cost = tp_cost_stream,
-                                          .impls = {[TP_CPU] = TP_IMPLS(&grad_cpu_ref)},
+                                          .cpu = TP_IMPLS(&grad_cpu_ref),
                                           .cases = cases_grad,
                                           .n_cases = TP_COUNT(cases_grad)};
 

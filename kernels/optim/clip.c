@@ -129,7 +129,7 @@ const tp_op tp_op_clip_norm = {.name = "clip_norm",
                                .attr_size = sizeof(tp_clip_norm_attr),
                                .infer = infer_clip,
                                .cost = tp_cost_stream,
-                               .impls = {[TP_CPU] = TP_IMPLS(&clip_cpu, &clip_cpu_ref)},
+                               .cpu = TP_IMPLS(&clip_cpu, &clip_cpu_ref),
                                .cases = cases_clip,
                                .n_cases = TP_COUNT(cases_clip)};
 

@@ -434,7 +434,7 @@ static tp_cost cost_ema(const tp_call *c)
                                   .attr_size = attr_bytes,                                                   \
                                   .infer = infer_fn,                                                         \
                                   .cost = cost_##opname,                                                     \
-                                  .impls = {[TP_CPU] = impl_list},                                           \
+                                  .cpu = impl_list,                                                       \
                                   .cases = cases_##opname,                                                   \
                                   .n_cases = TP_COUNT(cases_##opname)};
 

@@ -353,7 +353,7 @@ CASES(cases_max, TP_CASE_DISTINCT)
         .infer = infer_reduce,                                                                               \
         .grad = grad_fn,                                                                                     \
         .cost = tp_cost_stream,                                                                              \
-        .impls = {[TP_CPU] = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref)},                                    \
+        .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                                    \
         .cases = case_table,                                                                                 \
         .n_cases = TP_COUNT(case_table),                                                                     \
     };                                                                                                       \
@@ -418,7 +418,7 @@ const tp_op tp_op_reduce_max_grad = {
     .attr_size = sizeof(tp_reduce_attr),
     .infer = infer_max_grad,
     .cost = tp_cost_stream,
-    .impls = {[TP_CPU] = TP_IMPLS(&max_grad_cpu_ref)},
+    .cpu = TP_IMPLS(&max_grad_cpu_ref),
     .cases = cases_max_grad,
     .n_cases = TP_COUNT(cases_max_grad),
 };

@@ -355,7 +355,7 @@ static const tp_case cases_pad[] = {{"5", -1.0, 1.0, 0, &pad_a, 0, 0}, {"2x3x5",
                                   .infer = infer_##opname,                                                   \
                                   .grad = grad_##opname,                                                     \
                                   .cost = tp_cost_stream,                                                    \
-                                  .impls = {[TP_CPU] = TP_IMPLS(&opname##_cpu_ref)},                         \
+                                  .cpu = TP_IMPLS(&opname##_cpu_ref),                         \
                                   .cases = cases_##opname,                                                   \
                                   .n_cases = TP_COUNT(cases_##opname)};
 
@@ -472,7 +472,7 @@ const tp_op tp_op_concat = {.name = "concat",
                             .infer = infer_concat,
                             .grad = grad_concat,
                             .cost = tp_cost_stream,
-                            .impls = {[TP_CPU] = TP_IMPLS(&concat_cpu_ref)},
+                            .cpu = TP_IMPLS(&concat_cpu_ref),
                             .cases = cases_concat,
                             .n_cases = TP_COUNT(cases_concat)};
 

@@ -267,11 +267,11 @@ Seen with_planted(const tp_op &original, const char *line, tp_status (*run)(cons
 {
     const tp_impl wrong = {"planted", tp_accept_f32, run, nullptr, 0};
     std::vector<const tp_impl *> list = {&wrong};
-    for (const tp_impl *const *p = original.impls[TP_CPU]; *p != nullptr; p++)
+    for (const tp_impl *const *p = original.cpu; *p != nullptr; p++)
         list.push_back(*p);
     list.push_back(nullptr);
     tp_op op = original;
-    op.impls[TP_CPU] = list.data();
+    op.cpu = list.data();
     Seen seen;
     tp_bench_opts o = options(&seen);
     Shapes all;

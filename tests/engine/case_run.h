@@ -1,4 +1,4 @@
-/* case_run.h - builds one op case as a graph of its own, in float32 or float64, and runs it on the CPU. */
+/* case_run.h - builds one op case as a graph of its own, in float32 or float64, on a device. */
 #ifndef TP_TESTS_CASE_RUN_H
 #define TP_TESTS_CASE_RUN_H
 #include "host/core/mem.h"
@@ -35,26 +35,35 @@ inline std::vector<std::vector<double>> make_values(const tp_case &c, const std:
     return out;
 }
 
-/* A graph of one node with its storage. */
+inline tp_device *cpu_device()
+{
+    static tp_device *dev = nullptr;
+    if (dev == nullptr) {
+        EXPECT_EQ(tp_device_open(&dev, "cpu"), TP_OK) << tp_last_error();
+    }
+    return dev;
+}
+
+/* A graph of one node with its storage on a device. */
 struct CaseGraph {
+    tp_device *dev;
     tp_graph *g = nullptr;
-    std::vector<std::vector<uint64_t>> storage; /* 8-byte cells: aligned for every dtype */
     std::vector<tp_tensor> tensors;
     std::vector<tp_val> in, out;
     std::vector<tp_tensor> spec;
 
-    CaseGraph(const tp_op *op, const tp_case &c, tp_dtype real,
+    CaseGraph(tp_device *device, const tp_op *op, const tp_case &c, tp_dtype real,
               const std::vector<std::vector<double>> &values)
-        : spec(parse_inputs(c.in))
+        : dev(device), spec(parse_inputs(c.in))
     {
         EXPECT_EQ(tp_graph_new(&g), TP_OK);
-        for (size_t i = 0; i < spec.size(); i++) {
-            const tp_dtype dtype = tp_is_float(spec[i].dtype) ? real : spec[i].dtype;
-            tp_tensor t = {nullptr, spec[i].shape, dtype};
-            storage.emplace_back(dtype == TP_DTYPE_NONE ? 0 : tp_tensor_bytes(&t) / 8 + 1);
-            t.data = storage.back().data();
+        for (const tp_tensor &s : spec) {
+            tp_tensor t = {nullptr, s.shape, tp_is_float(s.dtype) ? real : s.dtype};
+            if (t.dtype != TP_DTYPE_NONE) {
+                EXPECT_EQ(tp_device_alloc(dev, &t.data, tp_tensor_bytes(&t), "case"), TP_OK) << tp_last_error();
+            }
             tensors.push_back(t);
-            in.push_back(dtype == TP_DTYPE_NONE ? 0 : tp_variable(g, "in", t));
+            in.push_back(t.dtype == TP_DTYPE_NONE ? 0 : tp_variable(g, "in", t));
         }
         fill(values);
         const tp_val first = tp_graph_add(g, op, static_cast<int>(in.size()), in.data(), c.attr);
@@ -64,25 +73,25 @@ struct CaseGraph {
     ~CaseGraph()
     {
         tp_graph_free(g);
+        for (const tp_tensor &t : tensors)
+            tp_device_release(dev, t.data);
     }
     CaseGraph(const CaseGraph &) = delete;
     CaseGraph &operator=(const CaseGraph &) = delete;
 
     void fill(const std::vector<std::vector<double>> &values)
     {
-        for (size_t i = 0; i < tensors.size(); i++)
-            tp_case_store(&tensors[i], values[i].data());
+        for (size_t i = 0; i < tensors.size(); i++) {
+            if (tensors[i].dtype == TP_DTYPE_NONE)
+                continue;
+            const size_t bytes = tp_tensor_bytes(&tensors[i]);
+            std::vector<uint64_t> host(bytes / 8 + 1); /* 8-byte cells: aligned for every dtype */
+            const tp_tensor t = {host.data(), tensors[i].shape, tensors[i].dtype};
+            tp_case_store(&t, values[i].data());
+            EXPECT_EQ(tp_device_upload(dev, tensors[i].data, host.data(), bytes), TP_OK) << tp_last_error();
+        }
     }
 };
-
-inline tp_device *cpu_device()
-{
-    static tp_device *dev = nullptr;
-    if (dev == nullptr) {
-        EXPECT_EQ(tp_device_open(&dev, "cpu"), TP_OK) << tp_last_error();
-    }
-    return dev;
-}
 
 /* A value as doubles. */
 inline std::vector<double> read_value(tp_plan *p, const tp_graph *g, tp_val v)

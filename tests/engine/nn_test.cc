@@ -260,7 +260,7 @@ TEST(NnTest, FusedActivationsPassNanOnInEveryImplementation)
 {
     const double nan = std::numeric_limits<double>::quiet_NaN();
     for (const tp_op *op : {&tp_op_gemm, &tp_op_conv})
-        for (const tp_impl *const *impl = op->impls[TP_CPU]; *impl != nullptr; impl++)
+        for (const tp_impl *const *impl = op->cpu; *impl != nullptr; impl++)
             for (tp_activation act : {TP_ACT_NONE, TP_ACT_RELU, TP_ACT_TANH, TP_ACT_SIGMOID}) {
                 Net n(TP_F32);
                 std::vector<double> x = golden_fill(2 * 16, 0), w = golden_fill(9 * 16, 1);

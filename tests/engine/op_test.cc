@@ -1,139 +1,38 @@
 /* op_test.cc - every op x case x implementation, driven by TP_OPS: nothing here names an op. */
-#include "tests/engine/case_run.h"
+#include "tests/engine/op_case.h"
 
 namespace
 {
 
-struct Param {
-    const tp_op *op;
-    int index;
-};
-
-void PrintTo(const Param &p, std::ostream *out)
-{
-    *out << p.op->name << " case " << p.index;
-}
-
-std::vector<Param> every_case()
-{
-    std::vector<Param> all;
-    for (int i = 0; i < tp_n_ops; i++)
-        for (int k = 0; k < tp_op_table[i]->n_cases; k++)
-            all.push_back({tp_op_table[i], k});
-    return all;
-}
-
-std::string case_name(const testing::TestParamInfo<Param> &info)
-{
-    return std::string(info.param.op->name) + "_" + std::to_string(info.param.index);
-}
-
-class OpCase : public testing::TestWithParam<Param>
-{
-  protected:
-    const tp_op *op = GetParam().op;
-    const tp_case &c = op->cases[GetParam().index];
-    const uint64_t seed = TP_CASE_SEED + static_cast<uint64_t>(GetParam().index);
-    const std::vector<tp_tensor> spec = parse_inputs(c.in);
-    const std::vector<std::vector<double>> values = make_values(c, spec, seed);
-
-    std::string where(const char *impl) const
-    {
-        return std::string(op->name) + " case " + std::to_string(GetParam().index) + " (" + c.in + ") " +
-               impl + " seed " + std::to_string(seed);
-    }
-
-    std::vector<const tp_impl *> impls() const
-    {
-        std::vector<const tp_impl *> list;
-        for (const tp_impl *const *p = op->impls[TP_CPU]; p != nullptr && *p != nullptr; p++)
-            list.push_back(*p);
-        return list;
-    }
-
-    /* Runs the case; an empty result means the implementation declined. */
-    std::vector<std::vector<double>> run(tp_dtype real, const tp_impl *impl, bool poison = false) const
-    {
-        CaseGraph cg(op, c, real, values);
-        tp_plan_opts opts = TP_PLAN_OPTS_INIT;
-        opts.poison = poison;
-        if (impl != nullptr) {
-            opts.force_op = op->name;
-            opts.force_impl = impl->name;
-        }
-        tp_plan *p = nullptr;
-        EXPECT_EQ(tp_graph_status(cg.g), TP_OK) << tp_last_error();
-        const tp_status st = tp_plan_new(&p, cg.g, cpu_device(), &opts);
-        if (st == TP_EUNSUP && impl != nullptr)
-            return {};
-        EXPECT_EQ(st, TP_OK) << tp_last_error();
-        if (st != TP_OK)
-            return {};
-        EXPECT_EQ(tp_plan_run(p), TP_OK) << tp_last_error();
-        auto out = read_results(p, cg);
-        tp_plan_free(p);
-        return out;
-    }
-
-    double tolerance() const
-    {
-        return tp_case_tolerance(&c, spec.data(), static_cast<int>(spec.size()));
-    }
-};
-
-double norm(const std::vector<double> &v)
-{
-    double s = 0;
-    for (double x : v)
-        s += x * x;
-    return std::sqrt(s);
-}
-
-const tp_impl *reference_of(const std::vector<const tp_impl *> &list)
-{
-    return list.empty() ? nullptr : list.back();
-}
-
 TEST_P(OpCase, EveryImplementationMatchesTheDoubleReference)
 {
-    const auto list = impls();
-    const auto want = run(TP_F64, reference_of(list));
+    const auto list = impls(cpu_device());
+    const auto want = reference();
     ASSERT_FALSE(want.empty()) << where("ref") << ": the reference declined float64: " << tp_last_error();
     int compared = 0;
     for (const tp_impl *impl : list) {
-        const auto got = run(TP_F32, impl);
+        const auto got = run(cpu_device(), TP_F32, impl);
         if (got.empty())
             continue;
         compared++;
-        for (size_t k = 0; k < want.size(); k++) {
-            ASSERT_EQ(got[k].size(), want[k].size());
-            std::vector<double> diff(got[k].size());
-            for (size_t i = 0; i < diff.size(); i++) {
-                ASSERT_TRUE(std::isfinite(want[k][i])) << where("ref") << " result " << k << "[" << i << "]";
-                ASSERT_TRUE(std::isfinite(got[k][i]))
-                    << where(impl->name) << " result " << k << "[" << i << "]";
-                diff[i] = got[k][i] - want[k][i];
-            }
-            EXPECT_LE(norm(diff), tolerance() * norm(want[k]) + 1e-30)
-                << where(impl->name) << " result " << k << ", reference norm " << norm(want[k]);
-        }
+        expect_close(impl->name, want, got);
     }
     EXPECT_TRUE(compared > 0 || list.empty()) << where("no implementation accepts float32");
 }
 
 TEST_P(OpCase, RepeatsBitwiseWithAPoisonedArenaAndAnyThreadCount)
 {
-    for (const tp_impl *impl : impls()) {
-        const auto first = run(TP_F32, impl);
+    for (const tp_impl *impl : impls(cpu_device())) {
+        const auto first = run(cpu_device(), TP_F32, impl);
         if (first.empty())
             continue;
-        EXPECT_EQ(first, run(TP_F32, impl, true)) << where(impl->name) << " reads what nobody wrote";
+        EXPECT_EQ(first, run(cpu_device(), TP_F32, impl, true)) << where(impl->name) << " reads what nobody wrote";
         if (impl->flags & TP_IMPL_LIBRARY)
             continue;
         const int threads = tp_threads();
         for (int t = 1; t <= 3; t++) {
             tp_threads_set(t);
-            EXPECT_EQ(first, run(TP_F32, impl)) << where(impl->name) << " with " << t << " threads";
+            EXPECT_EQ(first, run(cpu_device(), TP_F32, impl)) << where(impl->name) << " with " << t << " threads";
         }
         tp_threads_set(threads);
     }
@@ -149,7 +48,7 @@ struct Probe {
 
     Probe(const tp_op *op, const tp_case &c, const std::vector<std::vector<double>> &values,
           std::mt19937_64 &rng)
-        : cg(op, c, TP_F64, values)
+        : cg(cpu_device(), op, c, TP_F64, values)
     {
         const tp_tensor t = {nullptr, tp_val_shape(cg.g, cg.out[0]), TP_F64};
         std::vector<double> r(static_cast<size_t>(tp_shape_len(t.shape)));
@@ -222,12 +121,12 @@ TEST(OpTable, EveryOpHasAReferenceAndACase)
         EXPECT_EQ(tp_op_find(op->name), op);
         if (op->flags & TP_OP_VIEW)
             continue;
-        ASSERT_NE(op->impls[TP_CPU], nullptr) << op->name;
+        ASSERT_NE(op->cpu, nullptr) << op->name;
         int n = 0;
-        while (op->impls[TP_CPU][n] != nullptr)
+        while (op->cpu[n] != nullptr)
             n++;
         ASSERT_GT(n, 0) << op->name;
-        EXPECT_STREQ(op->impls[TP_CPU][n - 1]->name, "ref") << op->name;
+        EXPECT_STREQ(op->cpu[n - 1]->name, "ref") << op->name;
     }
 }
 

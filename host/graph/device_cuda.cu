@@ -1,0 +1,390 @@
+/* device_cuda.cu - the module libtemper_cuda.so: memory, copies and running plans on a GPU.
+ *
+ * A plan is captured once as a CUDA graph; running it is one launch. What is run many times in a row is
+ * captured a second time, unrolled, so that a launch carries several steps. Everything goes onto one stream,
+ * so program order is execution order. */
+#include "host/core/mem.h"
+#include "host/graph/cuda_module.h"
+#include "host/graph/plan.h"
+#include "kernels/cuda.cuh"
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+/* ---- what the module borrows from libtemper ---- */
+
+static const tp_cuda_host *host;
+
+tp_status tp_error_set(tp_status st, const char *file, int line, const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    return host->error(st, file, line, text);
+}
+
+const char *tp_last_error(void)
+{
+    return host->last_error();
+}
+
+tp_status tp_alloc(void *out_pointer, size_t count, size_t size, const char *what)
+{
+    return host->alloc(out_pointer, count, size, what);
+}
+
+void tp_free(void *p)
+{
+    host->free(p);
+}
+
+/* ---- errors ---- */
+
+/* After these the process cannot use the device any more (CUDA Runtime API, cudaError_t). */
+static int is_sticky(cudaError_t e)
+{
+    switch (static_cast<int>(e)) {
+    case 214: /* uncorrectable ECC */
+    case 700: /* illegal address */
+    case 702: /* launch timeout */
+    case 710: /* assert */
+    case 714: /* hardware stack */
+    case 715: /* illegal instruction */
+    case 716: /* misaligned address */
+    case 717: /* invalid address space */
+    case 718: /* invalid program counter */
+    case 719: /* launch failure */
+    case 999: /* unknown */
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+tp_status tp_cuda_check(cudaError_t error, const char *what)
+{
+    if (error == cudaSuccess)
+        return TP_OK;
+    (void)cudaGetLastError();
+    TP_FAIL(error == cudaErrorMemoryAllocation ? TP_ENOMEM : TP_EDEVICE, "cuda: %s: %s (error %d)%s", what,
+            cudaGetErrorString(error), static_cast<int>(error),
+            is_sticky(error) ? "; the GPU is lost to this process" : "");
+}
+
+/* ---- a device ---- */
+
+struct cuda_context {
+    tp_cuda_queue queue;
+    int index;
+};
+
+static cuda_context *context_of(tp_device *dev)
+{
+    return static_cast<cuda_context *>(dev->ctx);
+}
+
+static tp_status out_of_memory(size_t bytes, const char *what)
+{
+    size_t left = 0, total = 0;
+
+    (void)cudaGetLastError();
+    (void)cudaMemGetInfo(&left, &total);
+    TP_FAIL(TP_ENOMEM, "cuda: no memory for %s: %zu bytes asked, %zu of %zu free", what, bytes, left, total);
+}
+
+static tp_status cuda_alloc(tp_device *dev, void **out, size_t bytes, const char *what)
+{
+    const size_t asked = bytes > 0 ? bytes : TP_WARP;
+    const cudaError_t e = cudaMalloc(out, asked);
+
+    if (e == cudaErrorMemoryAllocation)
+        return out_of_memory(asked, what);
+    TP_TRY(tp_cuda_check(e, what));
+    const tp_status st = tp_cuda_check(cudaMemsetAsync(*out, 0, asked, context_of(dev)->queue.stream), what);
+    if (st != TP_OK)
+        (void)cudaFree(*out);
+    return st;
+}
+
+static void cuda_release(tp_device *dev, void *p)
+{
+    (void)dev;
+    (void)cudaFree(p);
+}
+
+static tp_status copy(tp_device *dev, void *dst, const void *src, size_t bytes, cudaMemcpyKind kind)
+{
+    cudaStream_t stream = context_of(dev)->queue.stream;
+
+    TP_CUDA(cudaMemcpyAsync(dst, src, bytes, kind, stream));
+    TP_CUDA(cudaStreamSynchronize(stream));
+    return TP_OK;
+}
+
+static tp_status cuda_upload(tp_device *dev, void *dst, const void *src, size_t bytes)
+{
+    return copy(dev, dst, src, bytes, cudaMemcpyHostToDevice);
+}
+
+static tp_status cuda_download(tp_device *dev, void *dst, const void *src, size_t bytes)
+{
+    return copy(dev, dst, src, bytes, cudaMemcpyDeviceToHost);
+}
+
+/* ---- running a plan ---- */
+
+/* Launches of a plan: once, and UNROLLED times. */
+struct captured {
+    cudaGraphExec_t once, many;
+};
+
+#define UNROLLED 16
+
+static tp_status walk(tp_plan *p)
+{
+    for (int i = 0; i < p->n_steps; i++)
+        if (p->steps[i].impl != nullptr)
+            TP_TRY(p->steps[i].impl->run(&p->steps[i].call));
+    return TP_OK;
+}
+
+static tp_status capture(tp_device *dev, tp_plan *p, int times, cudaGraphExec_t *out)
+{
+    cudaStream_t stream = context_of(dev)->queue.stream;
+    cudaGraph_t graph = nullptr;
+    tp_status st = TP_OK;
+
+    TP_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    for (int i = 0; i < times && st == TP_OK; i++)
+        st = walk(p);
+    const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
+    if (st == TP_OK)
+        st = tp_cuda_check(ended, "capture of a plan");
+    if (st == TP_OK)
+        st = tp_cuda_check(cudaGraphInstantiate(out, graph, 0), "instantiation of a plan");
+    if (graph != nullptr)
+        (void)cudaGraphDestroy(graph);
+    return st;
+}
+
+static tp_status ready(tp_device *dev, tp_plan *p, int64_t times)
+{
+    if (p->captured == nullptr)
+        TP_TRY(tp_alloc(&p->captured, 1, sizeof(captured), "captured plan"));
+    captured *c = static_cast<captured *>(p->captured);
+    if (c->once == nullptr)
+        TP_TRY(capture(dev, p, 1, &c->once));
+    if (c->many == nullptr && times >= UNROLLED)
+        TP_TRY(capture(dev, p, UNROLLED, &c->many));
+    return TP_OK;
+}
+
+/* With times or poison every step is launched by itself. */
+static tp_status poison_dead(tp_plan *p, const tp_step *s, cudaStream_t stream)
+{
+    for (int i = 0; i < s->n_dying; i++) {
+        const tp_slot *slot = &p->slots[p->dying[s->first_dying + i]];
+        TP_CUDA(cudaMemsetAsync(p->arena + slot->offset, 0xff, slot->bytes, stream));
+    }
+    return TP_OK;
+}
+
+static tp_status timed_step(tp_step *s, cudaStream_t stream, cudaEvent_t start, cudaEvent_t end)
+{
+    float ms = 0.0f;
+
+    TP_CUDA(cudaEventRecord(start, stream));
+    TP_TRY(s->impl->run(&s->call));
+    TP_CUDA(cudaEventRecord(end, stream));
+    TP_CUDA(cudaEventSynchronize(end));
+    TP_CUDA(cudaEventElapsedTime(&ms, start, end));
+    s->seconds = static_cast<double>(ms) * 1e-3;
+    return TP_OK;
+}
+
+static tp_status walk_slowly(tp_plan *p, cudaStream_t stream, cudaEvent_t start, cudaEvent_t end)
+{
+    if (p->opts.poison)
+        TP_CUDA(cudaMemsetAsync(p->arena, 0xff, p->arena_bytes, stream));
+    for (int i = 0; i < p->n_steps; i++) {
+        tp_step *s = &p->steps[i];
+        if (s->impl != nullptr)
+            TP_TRY(p->opts.timed ? timed_step(s, stream, start, end) : s->impl->run(&s->call));
+        if (p->opts.poison)
+            TP_TRY(poison_dead(p, s, stream));
+    }
+    return TP_OK;
+}
+
+static tp_status run_slowly(tp_device *dev, tp_plan *p, int64_t times)
+{
+    cudaEvent_t start = nullptr, end = nullptr;
+    tp_status st = TP_OK;
+
+    TP_TRY_GOTO(tp_cuda_check(cudaEventCreate(&start), "event"), st, done);
+    TP_TRY_GOTO(tp_cuda_check(cudaEventCreate(&end), "event"), st, done);
+    for (int64_t i = 0; i < times && st == TP_OK; i++)
+        st = walk_slowly(p, context_of(dev)->queue.stream, start, end);
+done:
+    if (start != nullptr)
+        (void)cudaEventDestroy(start);
+    if (end != nullptr)
+        (void)cudaEventDestroy(end);
+    return st;
+}
+
+static tp_status cuda_run(tp_device *dev, tp_plan *p, int64_t times)
+{
+    cudaStream_t stream = context_of(dev)->queue.stream;
+
+    if (p->opts.poison || p->opts.timed)
+        return run_slowly(dev, p, times);
+    TP_TRY(ready(dev, p, times));
+    const captured *c = static_cast<captured *>(p->captured);
+    for (; times >= UNROLLED; times -= UNROLLED)
+        TP_CUDA(cudaGraphLaunch(c->many, stream));
+    for (; times > 0; times--)
+        TP_CUDA(cudaGraphLaunch(c->once, stream));
+    return TP_OK;
+}
+
+static void cuda_forget(tp_device *dev, tp_plan *p)
+{
+    captured *c = static_cast<captured *>(p->captured);
+
+    (void)dev;
+    if (c == nullptr)
+        return;
+    if (c->once != nullptr)
+        (void)cudaGraphExecDestroy(c->once);
+    if (c->many != nullptr)
+        (void)cudaGraphExecDestroy(c->many);
+    tp_free(c);
+    p->captured = nullptr;
+}
+
+/* ---- implementations ---- */
+
+#define DECLARE(op) extern "C" __attribute__((weak)) const tp_impl *const tp_cuda_##op[];
+TP_OPS(DECLARE)
+#undef DECLARE
+
+static const struct {
+    const char *op;
+    const tp_impl *const *impls;
+} table[] = {
+#define ENTRY(op) {#op, tp_cuda_##op},
+    TP_OPS(ENTRY)
+#undef ENTRY
+};
+
+static const tp_impl *const *cuda_impls(const tp_op *op)
+{
+    for (const auto &entry : table)
+        if (strcmp(entry.op, op->name) == 0)
+            return entry.impls;
+    return nullptr;
+}
+
+/* ---- opening ---- */
+
+static void cuda_close(tp_device *dev)
+{
+    cuda_context *ctx = context_of(dev);
+
+    (void)cudaStreamSynchronize(ctx->queue.stream);
+    (void)cudaStreamDestroy(ctx->queue.stream);
+    tp_free(ctx);
+}
+
+static const tp_device_ops cuda_ops = {cuda_alloc, cuda_release, cuda_upload, cuda_download,
+                                       cuda_run,   cuda_forget,  cuda_impls,  cuda_close};
+
+static tp_status count(int *out)
+{
+    int driver = 0;
+
+    *out = 0;
+    const cudaError_t e = cudaGetDeviceCount(out);
+    if (e == cudaErrorInsufficientDriver) {
+        (void)cudaGetLastError();
+        (void)cudaDriverGetVersion(&driver);
+        TP_CHECK(driver != 0, TP_EDEVICE, "no GPU: no NVIDIA driver");
+        TP_FAIL(TP_EDEVICE, "no GPU: the NVIDIA driver is too old: it knows CUDA %d.%d, 13.0 is wanted", driver / 1000,
+                driver % 1000 / 10);
+    }
+    if (e == cudaErrorNoDevice) {
+        (void)cudaGetLastError();
+        *out = 0;
+        TP_FAIL(TP_EDEVICE, "no GPU: the NVIDIA driver finds none");
+    }
+    TP_TRY(tp_cuda_check(e, "device count"));
+    TP_CHECK(*out > 0, TP_EDEVICE, "no GPU: the NVIDIA driver finds none");
+    return TP_OK;
+}
+
+static tp_status describe(int index, tp_device_info *out)
+{
+    cudaDeviceProp prop;
+
+    memset(out, 0, sizeof(*out));
+    TP_CUDA(cudaGetDeviceProperties(&prop, index));
+    TP_CUDA(cudaDriverGetVersion(&out->driver));
+    TP_CUDA(cudaRuntimeGetVersion(&out->runtime));
+    snprintf(out->name, sizeof(out->name), "%s", prop.name);
+    out->capability = 10 * prop.major + prop.minor;
+    out->multiprocessors = prop.multiProcessorCount;
+    out->memory_bytes = prop.totalGlobalMem;
+    TP_CUDA(cudaSetDevice(index));
+    TP_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes));
+    return TP_OK;
+}
+
+static tp_status start(cuda_context *ctx)
+{
+    cudaDeviceProp prop;
+
+    TP_CUDA(cudaSetDevice(ctx->index));
+    TP_CUDA(cudaGetDeviceProperties(&prop, ctx->index));
+    ctx->queue.multiprocessors = prop.multiProcessorCount;
+    ctx->queue.capability = 10 * prop.major + prop.minor;
+    ctx->queue.shared_bytes_max = prop.sharedMemPerBlockOptin;
+    TP_CUDA(cudaStreamCreateWithFlags(&ctx->queue.stream, cudaStreamNonBlocking));
+    return TP_OK;
+}
+
+static tp_status open_device(tp_device *dev, int index)
+{
+    tp_device_info info;
+    cuda_context *ctx = nullptr;
+
+    TP_TRY(describe(index, &info));
+    TP_TRY(tp_alloc(&ctx, 1, sizeof(*ctx), "device"));
+    ctx->index = index;
+    const tp_status st = start(ctx);
+    if (st != TP_OK) {
+        tp_free(ctx);
+        return st;
+    }
+    dev->kind = TP_CUDA;
+    dev->ops = &cuda_ops;
+    dev->ctx = ctx;
+    dev->queue = &ctx->queue;
+    snprintf(dev->text, sizeof(dev->text), "cuda:%d: %s, capability %d.%d, %.1f GiB, driver %d.%d", index, info.name,
+             info.capability / 10, info.capability % 10, static_cast<double>(info.memory_bytes) / (1 << 30),
+             info.driver / 1000, info.driver % 1000 / 10);
+    return TP_OK;
+}
+
+static const tp_cuda_module module = {TP_CUDA_MODULE_ABI, count, describe, open_device};
+
+const tp_cuda_module *tp_cuda_module_get(const tp_cuda_host *libtemper)
+{
+    if (libtemper->abi != TP_CUDA_MODULE_ABI)
+        return nullptr;
+    host = libtemper;
+    return &module;
+}

@@ -1,0 +1,831 @@
+/* emu.cc - the runtime behind cuda_emu.h: fibers for the threads of a block, and the host calls. */
+#include "tests/emu/cuda_emu.h"
+#include <algorithm>
+#include <cstdarg>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define EMU_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define EMU_ASAN 1
+#elif __has_feature(thread_sanitizer)
+#define EMU_TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define EMU_TSAN 1
+#endif
+
+#ifdef EMU_ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef EMU_TSAN
+#include <sanitizer/tsan_interface.h>
+#endif
+
+namespace
+{
+
+[[noreturn]] void die(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "emulated CUDA: ");
+    vfprintf(stderr, format, args);
+    fprintf(stderr, "\n");
+    va_end(args);
+    abort();
+}
+
+/* ---- one block ---- */
+
+const unsigned WARP = 32;
+const size_t STACK_BYTES = (size_t)256 << 10;
+
+enum class state { fresh, ready, barrier, warp, done };
+
+struct carrier;
+
+struct thread {
+    emu::where at;
+    state now;
+    unsigned number;
+    carrier *on;
+    const char *file; /* of the barrier or warp operation it waits at */
+    int line;
+    void *tsan;
+};
+
+/* A stack: runs fresh threads one after another until one of them has to wait. */
+struct carrier {
+    ucontext_t context;
+    char *stack;
+    thread *running;
+    void *fake; /* AddressSanitizer's */
+};
+
+struct warp_state {
+    uint64_t slot[2][WARP];
+    unsigned arrived, generation;
+    const char *file;
+    int line;
+};
+
+struct block_run {
+    const char *kernel;
+    const std::function<void()> *body;
+    std::vector<thread> threads;
+    std::vector<unsigned> order;
+    std::vector<warp_state> warps;
+    std::vector<std::pair<const void *, void *>> shared;
+    void *dynamic;
+    size_t position;
+    unsigned at_barrier, left;
+    char barrier_tag, start_tag, end_tag;
+};
+
+block_run run;
+thread *current;
+carrier scheduler;
+std::vector<carrier *> idle;
+uint64_t schedule;
+
+void tsan_switch(thread *t)
+{
+#ifdef EMU_TSAN
+    static void *home = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(t != nullptr ? t->tsan : home, __tsan_switch_to_fiber_no_sync);
+#else
+    (void)t;
+#endif
+}
+
+void acquire(void *tag)
+{
+#ifdef EMU_TSAN
+    __tsan_acquire(tag);
+#else
+    (void)tag;
+#endif
+}
+
+void release(void *tag)
+{
+#ifdef EMU_TSAN
+    __tsan_release(tag);
+#else
+    (void)tag;
+#endif
+}
+
+void set_current(thread *t)
+{
+    current = t;
+    emu::here = t != nullptr ? &t->at : nullptr;
+    tsan_switch(t);
+}
+
+#ifdef EMU_ASAN
+const void *scheduler_bottom;
+size_t scheduler_size;
+#endif
+
+void jump(carrier *from, carrier *to)
+{
+#ifdef EMU_ASAN
+    __sanitizer_start_switch_fiber(&from->fake, to == &scheduler ? scheduler_bottom : to->stack,
+                                   to == &scheduler ? scheduler_size : STACK_BYTES);
+#endif
+    swapcontext(&from->context, &to->context);
+#ifdef EMU_ASAN
+    __sanitizer_finish_switch_fiber(from->fake, from == &scheduler ? nullptr : &scheduler_bottom,
+                                    from == &scheduler ? nullptr : &scheduler_size);
+#endif
+}
+
+/* The next thread in the order that has not begun, if the scheduler stands before it. */
+thread *next_fresh()
+{
+    if (run.position + 1 >= run.order.size())
+        return nullptr;
+    thread *t = &run.threads[run.order[run.position + 1]];
+    if (t->now != state::fresh)
+        return nullptr;
+    run.position++;
+    return t;
+}
+
+void run_thread(carrier *c, thread *t)
+{
+    c->running = t;
+    t->on = c;
+    t->now = state::ready;
+    set_current(t);
+    acquire(&run.start_tag);
+    (*run.body)();
+    release(&run.end_tag);
+    t->now = state::done;
+    run.left--;
+}
+
+void carrier_main()
+{
+    carrier *c = current->on;
+#ifdef EMU_ASAN
+    __sanitizer_finish_switch_fiber(nullptr, &scheduler_bottom, &scheduler_size);
+#endif
+    for (;;) {
+        for (thread *t = c->running; t != nullptr; t = next_fresh())
+            run_thread(c, t);
+        c->running = nullptr;
+        idle.push_back(c);
+        set_current(nullptr);
+        jump(c, &scheduler);
+    }
+}
+
+carrier *take_carrier()
+{
+    if (!idle.empty()) {
+        carrier *c = idle.back();
+        idle.pop_back();
+        return c;
+    }
+    carrier *c = new carrier();
+    c->stack = static_cast<char *>(
+        mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (c->stack == MAP_FAILED)
+        die("no memory for the stack of a CUDA thread");
+    getcontext(&c->context);
+    c->context.uc_stack.ss_sp = c->stack;
+    c->context.uc_stack.ss_size = STACK_BYTES;
+    c->context.uc_link = nullptr;
+    makecontext(&c->context, carrier_main, 0);
+    return c;
+}
+
+void resume(thread *t)
+{
+    if (t->now == state::fresh) {
+        t->on = take_carrier();
+        t->on->running = t;
+        current = t; /* carrier_main finds itself by it */
+        jump(&scheduler, t->on);
+        return;
+    }
+    set_current(t);
+    jump(&scheduler, t->on);
+}
+
+/* The thread gives up the processor until the scheduler takes it up again. */
+void wait_here(state why, const char *file, int line)
+{
+    thread *me = current;
+    me->now = why;
+    me->file = file;
+    me->line = line;
+    set_current(nullptr);
+    jump(me->on, &scheduler);
+}
+
+void report_stuck()
+{
+    for (const thread &t : run.threads)
+        if (t.now == state::barrier || t.now == state::warp)
+            fprintf(stderr, "  thread %u waits at %s:%d\n", t.number, t.file, t.line);
+    die("%s, block (%u,%u,%u): threads wait for others that never come (%u of %zu have ended)", run.kernel,
+        run.threads[0].at.block.x, run.threads[0].at.block.y, run.threads[0].at.block.z,
+        (unsigned)run.threads.size() - run.left, run.threads.size());
+}
+
+void begin_threads(uint3 block, dim3 grid_dim, dim3 block_dim)
+{
+    const unsigned n = block_dim.x * block_dim.y * block_dim.z;
+    run.threads.assign(n, thread());
+    for (unsigned i = 0; i < n; i++) {
+        thread &t = run.threads[i];
+        t.number = i;
+        t.now = state::fresh;
+        t.at = {{i % block_dim.x, i / block_dim.x % block_dim.y, i / block_dim.x / block_dim.y},
+                block,
+                block_dim,
+                grid_dim};
+#ifdef EMU_TSAN
+        t.tsan = __tsan_create_fiber(0);
+#endif
+    }
+    run.warps.assign((n + WARP - 1) / WARP, warp_state());
+    run.at_barrier = 0;
+    run.left = n;
+}
+
+void end_threads()
+{
+    acquire(&run.end_tag);
+#ifdef EMU_TSAN
+    for (thread &t : run.threads)
+        __tsan_destroy_fiber(t.tsan);
+#endif
+    for (auto &s : run.shared)
+        free(s.second);
+    run.shared.clear();
+    free(run.dynamic);
+    run.dynamic = nullptr;
+}
+
+void run_block(uint3 block, dim3 grid_dim, dim3 block_dim, size_t bytes)
+{
+    begin_threads(block, grid_dim, block_dim);
+    if (bytes > 0) {
+        run.dynamic = malloc(bytes);
+        memset(run.dynamic, 0xff, bytes);
+    }
+    while (run.left > 0) {
+        bool moved = false;
+        for (run.position = 0; run.position < run.order.size(); run.position++) {
+            thread *t = &run.threads[run.order[run.position]];
+            if (t->now != state::fresh && t->now != state::ready)
+                continue;
+            moved = true;
+            resume(t);
+        }
+        if (!moved)
+            report_stuck();
+    }
+    end_threads();
+}
+
+std::vector<unsigned> ordered(unsigned n, uint64_t salt)
+{
+    std::vector<unsigned> order(n);
+    std::iota(order.begin(), order.end(), 0u);
+    if (schedule == 1)
+        std::reverse(order.begin(), order.end());
+    if (schedule > 1) {
+        std::mt19937_64 rng(schedule * 1000003u + salt);
+        std::shuffle(order.begin(), order.end(), rng);
+    }
+    return order;
+}
+
+void run_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, const std::function<void()> &body)
+{
+    static uint64_t launches = 0;
+
+    if (run.body != nullptr)
+        die("%s: a kernel inside a kernel", name);
+    run.kernel = name;
+    run.body = &body;
+    run.order = ordered(block.x * block.y * block.z, ++launches);
+    release(&run.start_tag);
+    for (unsigned b : ordered(grid.x * grid.y * grid.z, launches))
+        run_block({b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y}, grid, block, bytes);
+    run.body = nullptr;
+}
+
+} // namespace
+
+/* ---- what kernels call ---- */
+
+const emu::where *emu::here;
+
+unsigned emu::lane()
+{
+    return current->number % WARP;
+}
+
+void emu::barrier(const char *file, int line)
+{
+    for (const thread &t : run.threads)
+        if (t.now == state::barrier && (t.line != line || strcmp(t.file, file) != 0))
+            die("%s: thread %u waits at %s:%d, thread %u at %s:%d", run.kernel, t.number, t.file, t.line,
+                current->number, file, line);
+    release(&run.barrier_tag);
+    if (++run.at_barrier < run.threads.size())
+        wait_here(state::barrier, file, line);
+    else {
+        run.at_barrier = 0;
+        for (thread &t : run.threads)
+            if (t.now == state::barrier)
+                t.now = state::ready;
+    }
+    acquire(&run.barrier_tag);
+}
+
+const uint64_t *emu::exchange(unsigned mask, uint64_t value, const char *file, int line)
+{
+    warp_state &w = run.warps[current->number / WARP];
+    const unsigned me = current->number % WARP;
+
+    if (mask != 0xffffffffu || run.threads.size() % WARP != 0)
+        die("%s:%d: a warp operation without all 32 lanes", file, line);
+    if (w.arrived != 0 && (w.line != line || strcmp(w.file, file) != 0))
+        die("%s: lanes of one warp are at %s:%d and %s:%d", run.kernel, w.file, w.line, file, line);
+    w.file = file;
+    w.line = line;
+    const unsigned generation = w.generation;
+    w.slot[generation % 2][me] = value;
+    w.arrived |= 1u << me;
+    release(&w);
+    if (w.arrived != 0xffffffffu)
+        wait_here(state::warp, file, line);
+    else {
+        w.arrived = 0;
+        w.generation++;
+        const unsigned first = current->number - me;
+        for (unsigned i = first; i < first + WARP; i++)
+            if (run.threads[i].now == state::warp)
+                run.threads[i].now = state::ready;
+    }
+    acquire(&w);
+    return w.slot[generation % 2];
+}
+
+void *emu::shared(const void *key, size_t bytes)
+{
+    for (auto &s : run.shared)
+        if (s.first == key)
+            return s.second;
+    void *p = aligned_alloc(16, (bytes + 15) / 16 * 16);
+#ifdef EMU_ASAN
+    free(p);
+    p = malloc(bytes); /* to the byte, so that an overrun is seen */
+#endif
+    memset(p, 0xff, bytes);
+    run.shared.emplace_back(key, p);
+    return p;
+}
+
+void *emu::dyn_shared()
+{
+    if (run.dynamic == nullptr)
+        die("%s: dynamic shared memory was not asked for", run.kernel);
+    return run.dynamic;
+}
+
+/* ---- the runtime ---- */
+
+struct emu_event {
+    bool recorded = false;
+    uint64_t done_at = 0, wanted = 0; /* times recorded: done, asked for */
+    double time = 0.0;
+};
+struct emu_graph {
+    std::vector<std::function<void()>> work;
+};
+struct emu_exec {
+    std::vector<std::function<void()>> work;
+};
+struct emu_stream {
+    std::vector<std::function<void()>> queue;
+    emu_graph *capture = nullptr;
+};
+
+namespace
+{
+
+struct runtime {
+    uint64_t calls = 0, alive = 0, syncs = 0;
+    uint64_t fail_at = 0;
+    int fail_with = 0;
+    cudaError_t sticky = cudaSuccess, last = cudaSuccess;
+    size_t limit = (size_t)16 << 30, used = 0;
+    int devices = 1;
+    std::map<void *, size_t> sizes;
+    std::vector<emu_stream *> streams;
+
+    runtime()
+    {
+        const char *fail = getenv("TEMPER_EMU_FAIL"), *memory = getenv("TEMPER_EMU_MEMORY"),
+                   *count = getenv("TEMPER_EMU_DEVICES"), *order = getenv("TEMPER_EMU_SCHEDULE");
+        unsigned long long n = 0;
+        if (fail != nullptr && sscanf(fail, "%llu:%d", &n, &fail_with) == 2)
+            fail_at = n;
+        if (memory != nullptr)
+            limit = strtoull(memory, nullptr, 10);
+        if (count != nullptr)
+            devices = atoi(count);
+        if (order != nullptr)
+            schedule = strtoull(order, nullptr, 10);
+    }
+};
+
+runtime &rt()
+{
+    static runtime *r = new runtime(); /* never destroyed: callers may outlive static objects */
+    return *r;
+}
+
+bool is_sticky(int e)
+{
+    switch (e) {
+    case cudaErrorECCUncorrectable:
+    case cudaErrorIllegalAddress:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorAssert:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorUnknown:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Every call begins here: what it has to fail with, if anything. */
+cudaError_t enter()
+{
+    runtime &r = rt();
+    r.calls++;
+    if (r.sticky != cudaSuccess)
+        return r.last = r.sticky;
+    if (r.fail_at != 0 && r.calls == r.fail_at) {
+        if (is_sticky(r.fail_with))
+            r.sticky = static_cast<cudaError_t>(r.fail_with);
+        return r.last = static_cast<cudaError_t>(r.fail_with);
+    }
+    return cudaSuccess;
+}
+
+#define ENTER()                                                                                              \
+    do {                                                                                                     \
+        const cudaError_t e_ = enter();                                                                      \
+        if (e_ != cudaSuccess)                                                                               \
+            return e_;                                                                                       \
+    } while (0)
+
+void drain(emu_stream *s)
+{
+    std::vector<std::function<void()>> work;
+    work.swap(s->queue);
+    for (auto &f : work)
+        f();
+}
+
+void drain_all()
+{
+    for (emu_stream *s : rt().streams)
+        drain(s);
+}
+
+void submit(emu_stream *s, std::function<void()> f)
+{
+    if (s == nullptr)
+        die("the default stream is not used here");
+    (s->capture != nullptr ? s->capture->work : s->queue).push_back(std::move(f));
+}
+
+} // namespace
+
+void emu::launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
+                        std::function<void()> body)
+{
+    const uint64_t threads = (uint64_t)block.x * block.y * block.z,
+                   blocks = (uint64_t)grid.x * grid.y * grid.z;
+
+    if (enter() != cudaSuccess)
+        return;
+    if (threads == 0 || threads > 1024 || blocks == 0 || grid.y > 65535 || grid.z > 65535 || bytes > 227 * 1024) {
+        rt().last = cudaErrorInvalidConfiguration;
+        return;
+    }
+    submit(stream, [=] { run_kernel(name, grid, block, bytes, body); });
+}
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    return error == cudaErrorMemoryAllocation ? "out of memory" : "emulated failure";
+}
+const char *cudaGetErrorName(cudaError_t error)
+{
+    return error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaErrorEmulated";
+}
+cudaError_t cudaGetLastError()
+{
+    const cudaError_t e = rt().last;
+    rt().last = rt().sticky;
+    return e;
+}
+cudaError_t cudaPeekAtLastError()
+{
+    return rt().last;
+}
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    ENTER();
+    *version = 13000;
+    return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    ENTER();
+    *version = 13000;
+    return cudaSuccess;
+}
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    ENTER();
+    *count = rt().devices;
+    return rt().devices > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+cudaError_t cudaSetDevice(int device)
+{
+    ENTER();
+    return device < rt().devices ? cudaSuccess : cudaErrorInvalidDevice;
+}
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device)
+{
+    ENTER();
+    (void)device;
+    memset(prop, 0, sizeof(*prop));
+    snprintf(prop->name, sizeof(prop->name), "emulated on the CPU");
+    prop->totalGlobalMem = rt().limit;
+    prop->sharedMemPerBlockOptin = 227 * 1024;
+    prop->major = 9;
+    prop->minor = 0;
+    prop->multiProcessorCount = 1;
+    return cudaSuccess;
+}
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
+{
+    ENTER();
+    *free_bytes = rt().limit - rt().used;
+    *total = rt().limit;
+    return cudaSuccess;
+}
+
+/* Not zeroed: whoever reads what was not written shows it. */
+cudaError_t cudaMalloc(void **p, size_t bytes)
+{
+    ENTER();
+    if (bytes > rt().limit - rt().used)
+        return rt().last = cudaErrorMemoryAllocation;
+    *p = malloc(bytes > 0 ? bytes : 1);
+    memset(*p, 0xff, bytes);
+    rt().sizes[*p] = bytes;
+    rt().used += bytes;
+    rt().alive++;
+    return cudaSuccess;
+}
+cudaError_t cudaFree(void *p)
+{
+    if (p == nullptr)
+        return cudaSuccess;
+    if (rt().sticky == cudaSuccess)
+        drain_all();
+    auto at = rt().sizes.find(p);
+    if (at == rt().sizes.end())
+        die("cudaFree of what is not device memory");
+    rt().used -= at->second;
+    rt().alive--;
+    rt().sizes.erase(at);
+    free(p);
+    return enter();
+}
+cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags)
+{
+    ENTER();
+    (void)flags;
+    *p = malloc(bytes > 0 ? bytes : 1);
+    rt().alive++;
+    return cudaSuccess;
+}
+cudaError_t cudaFreeHost(void *p)
+{
+    if (p == nullptr)
+        return cudaSuccess;
+    rt().alive--;
+    free(p);
+    return enter();
+}
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+{
+    ENTER();
+    (void)kind;
+    submit(stream, [=] { memcpy(dst, src, bytes); });
+    return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
+{
+    ENTER();
+    submit(stream, [=] { memset(dst, value, bytes); });
+    return cudaSuccess;
+}
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
+{
+    ENTER();
+    (void)flags;
+    *stream = new emu_stream();
+    rt().streams.push_back(*stream);
+    rt().alive++;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    if (rt().sticky == cudaSuccess)
+        drain(stream);
+    rt().streams.erase(std::find(rt().streams.begin(), rt().streams.end(), stream));
+    delete stream;
+    rt().alive--;
+    return enter();
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    ENTER();
+    if (stream->capture != nullptr)
+        die("a synchronisation during capture");
+    rt().syncs++;
+    drain(stream);
+    return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    ENTER();
+    (void)flags;
+    const uint64_t wanted = event->wanted;
+    submit(stream, [=] {
+        if (event->done_at < wanted)
+            drain_all();
+    });
+    return cudaSuccess;
+}
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
+{
+    ENTER();
+    (void)mode;
+    stream->capture = new emu_graph();
+    rt().alive++;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
+{
+    *graph = stream->capture;
+    stream->capture = nullptr;
+    const cudaError_t e = enter();
+    if (e != cudaSuccess) {
+        delete *graph;
+        *graph = nullptr;
+        rt().alive--;
+    }
+    return e;
+}
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags)
+{
+    ENTER();
+    (void)flags;
+    *exec = new emu_exec{graph->work};
+    rt().alive++;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph)
+{
+    delete graph;
+    rt().alive--;
+    return enter();
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
+{
+    if (rt().sticky == cudaSuccess)
+        drain_all();
+    delete exec;
+    rt().alive--;
+    return enter();
+}
+cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    ENTER();
+    (void)exec, (void)stream;
+    return cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
+{
+    ENTER();
+    submit(stream, [=] {
+        for (auto &f : exec->work)
+            f();
+    });
+    return cudaSuccess;
+}
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    ENTER();
+    *event = new emu_event();
+    rt().alive++;
+    return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
+{
+    (void)flags;
+    return cudaEventCreate(event);
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    if (rt().sticky == cudaSuccess)
+        drain_all();
+    delete event;
+    rt().alive--;
+    return enter();
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    ENTER();
+    const uint64_t wanted = ++event->wanted;
+    submit(stream, [=] { event->done_at = wanted; });
+    return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    ENTER();
+    rt().syncs++;
+    if (event->done_at < event->wanted)
+        drain_all();
+    return cudaSuccess;
+}
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    ENTER();
+    return event->done_at < event->wanted ? cudaErrorNotReady : cudaSuccess;
+}
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
+{
+    ENTER();
+    (void)start, (void)end;
+    *ms = 0.0f; /* the emulation has no clock */
+    return cudaSuccess;
+}
+
+void emu_schedule(uint64_t which)
+{
+    schedule = which;
+}
+void emu_fail_at(uint64_t n, int error)
+{
+    rt().calls = 0;
+    rt().fail_at = n;
+    rt().fail_with = error;
+    rt().sticky = rt().last = cudaSuccess;
+}
+uint64_t emu_calls(void)
+{
+    return rt().calls;
+}
+uint64_t emu_alive(void)
+{
+    return rt().alive;
+}
+uint64_t emu_syncs(void)
+{
+    return rt().syncs;
+}

@@ -1,0 +1,71 @@
+/* cuda_op_test.cc - every implementation of every op on the GPU that TEMPER_CUDA_MODULE opens: by default the
+ * emulated one, where the threads of a block run in an order that is chosen here. */
+#include "tests/engine/op_case.h"
+#include <cstdlib>
+#include <dlfcn.h>
+
+namespace
+{
+
+tp_device *gpu()
+{
+    static tp_device *dev = nullptr;
+    if (dev == nullptr) {
+        EXPECT_EQ(tp_device_open(&dev, "cuda"), TP_OK) << tp_last_error();
+    }
+    return dev;
+}
+
+/* Block and lane orders to try: the variable's, or 8. On a real GPU the runs are plain repeats. */
+uint64_t n_schedules()
+{
+    const char *n = std::getenv("TEMPER_TEST_SCHEDULES");
+    return n != nullptr ? std::strtoull(n, nullptr, 10) : 8;
+}
+
+void set_schedule(uint64_t which)
+{
+    static void *library = dlopen(std::getenv("TEMPER_CUDA_MODULE"), RTLD_NOW | RTLD_LOCAL);
+    static const auto set = reinterpret_cast<void (*)(uint64_t)>(dlsym(library, "emu_schedule"));
+    if (set != nullptr)
+        set(which);
+}
+
+class CudaOpCase : public OpCase
+{
+};
+
+TEST_P(CudaOpCase, EveryImplementationMatchesTheDoubleReference)
+{
+    const auto want = reference();
+    const auto list = impls(gpu());
+    int compared = 0;
+    for (const tp_impl *impl : list) {
+        const auto got = run(gpu(), TP_F32, impl);
+        if (got.empty())
+            continue;
+        compared++;
+        expect_close(impl->name, want, got);
+    }
+    EXPECT_TRUE(compared > 0 || (op->flags & TP_OP_VIEW)) << where("no implementation accepts float32");
+}
+
+TEST_P(CudaOpCase, GivesTheSameBitsInEveryOrderAndWithAPoisonedArena)
+{
+    for (const tp_impl *impl : impls(gpu())) {
+        set_schedule(0);
+        const auto first = run(gpu(), TP_F32, impl);
+        if (first.empty())
+            continue;
+        EXPECT_EQ(first, run(gpu(), TP_F32, impl, true)) << where(impl->name) << " reads what nobody wrote";
+        for (uint64_t s = 1; s < n_schedules(); s++) {
+            set_schedule(s);
+            EXPECT_EQ(first, run(gpu(), TP_F32, impl)) << where(impl->name) << " in order " << s;
+        }
+        set_schedule(0);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ops, CudaOpCase, testing::ValuesIn(every_case()), case_name);
+
+} // namespace
