@@ -95,3 +95,34 @@ tp_status tp_device_download(tp_device *dev, void *host, const void *src, size_t
 {
     return bytes > 0 ? dev->ops->download(dev, host, src, bytes) : TP_OK;
 }
+
+tp_status tp_device_host_alloc(tp_device *dev, void **out, size_t bytes, const char *what)
+{
+    return dev->ops->host_alloc(dev, out, bytes, what);
+}
+
+void tp_device_host_release(tp_device *dev, void *p)
+{
+    if (p != NULL)
+        dev->ops->host_release(dev, p);
+}
+
+tp_status tp_device_enqueue_upload(tp_device *dev, void *dst, const void *host, size_t bytes)
+{
+    return bytes > 0 ? dev->ops->enqueue_copy(dev, dst, host, bytes, 1) : TP_OK;
+}
+
+tp_status tp_device_enqueue_download(tp_device *dev, void *host, const void *src, size_t bytes)
+{
+    return bytes > 0 ? dev->ops->enqueue_copy(dev, host, src, bytes, 0) : TP_OK;
+}
+
+tp_status tp_device_mark(tp_device *dev, int slot)
+{
+    return dev->ops->mark(dev, slot);
+}
+
+tp_status tp_device_await(tp_device *dev, int slot)
+{
+    return dev->ops->await(dev, slot);
+}

@@ -17,6 +17,13 @@ typedef struct tp_device_ops {
     void (*release)(tp_device *dev, void *p);
     tp_status (*upload)(tp_device *dev, void *dst, const void *host, size_t bytes);
     tp_status (*download)(tp_device *dev, void *host, const void *src, size_t bytes);
+    /* Host memory that copies to and from without staging, and copies that are not waited for: in order with
+     * the plans that run, done when a mark made after them has been reached. */
+    tp_status (*host_alloc)(tp_device *dev, void **out, size_t bytes, const char *what);
+    void (*host_release)(tp_device *dev, void *p);
+    tp_status (*enqueue_copy)(tp_device *dev, void *dst, const void *src, size_t bytes, int to_device);
+    tp_status (*mark)(tp_device *dev, int slot);
+    tp_status (*await)(tp_device *dev, int slot);
     tp_status (*run)(tp_device *dev, tp_plan *plan, int64_t times); /* walk the steps, or replay what was captured */
     void (*forget)(tp_device *dev, tp_plan *plan);                  /* what run has kept with the plan */
     /* NULL-terminated, fastest first; NULL if there is none. */
@@ -36,6 +43,19 @@ tp_status tp_device_cpu_open(tp_device *dev) TP_MUST_USE;
 
 /* Opens GPU number index through the module. TP_EDEVICE with the reason when there is none. */
 tp_status tp_device_cuda_open(tp_device *dev, int index) TP_MUST_USE;
+
+/* Zeroed host memory for tp_device_enqueue_*; free with tp_device_host_release (NULL is fine). */
+tp_status tp_device_host_alloc(tp_device *dev, void **out, size_t bytes, const char *what) TP_MUST_USE;
+void tp_device_host_release(tp_device *dev, void *p);
+
+/* Copies that return at once: host memory must stay as it is until a mark made after them has been awaited. */
+tp_status tp_device_enqueue_upload(tp_device *dev, void *dst, const void *host, size_t bytes) TP_MUST_USE;
+tp_status tp_device_enqueue_download(tp_device *dev, void *host, const void *src, size_t bytes) TP_MUST_USE;
+
+/* Remembers this place in the queue of the device as number slot, and waits until the device has come there. */
+#define TP_DEVICE_MARKS 4
+tp_status tp_device_mark(tp_device *dev, int slot) TP_MUST_USE;
+tp_status tp_device_await(tp_device *dev, int slot) TP_MUST_USE;
 
 /* The implementations of an op on a device, as tp_device_ops.impls. */
 const tp_impl *const *tp_device_impls(const tp_device *dev, const tp_op *op);

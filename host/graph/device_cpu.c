@@ -25,6 +25,18 @@ static tp_status cpu_copy(tp_device *dev, void *dst, const void *src, size_t byt
     return TP_OK;
 }
 
+static tp_status cpu_enqueue_copy(tp_device *dev, void *dst, const void *src, size_t bytes, int to_device)
+{
+    (void)to_device;
+    return cpu_copy(dev, dst, src, bytes);
+}
+
+static tp_status cpu_mark(tp_device *dev, int slot)
+{
+    (void)dev, (void)slot;
+    return TP_OK;
+}
+
 static double seconds_now(void)
 {
     struct timespec t;
@@ -87,8 +99,19 @@ static void cpu_close(tp_device *dev)
     (void)dev;
 }
 
-static const tp_device_ops cpu_ops = {cpu_alloc, cpu_release, cpu_copy, cpu_copy,
-                                      cpu_run,   cpu_forget,  cpu_impls, cpu_close};
+static const tp_device_ops cpu_ops = {.alloc = cpu_alloc,
+                                      .release = cpu_release,
+                                      .upload = cpu_copy,
+                                      .download = cpu_copy,
+                                      .host_alloc = cpu_alloc,
+                                      .host_release = cpu_release,
+                                      .enqueue_copy = cpu_enqueue_copy,
+                                      .mark = cpu_mark,
+                                      .await = cpu_mark,
+                                      .run = cpu_run,
+                                      .forget = cpu_forget,
+                                      .impls = cpu_impls,
+                                      .close = cpu_close};
 
 void tp_device_cpu_model(char *buf, size_t size)
 {

@@ -79,6 +79,7 @@ tp_status tp_cuda_check(cudaError_t error, const char *what)
 struct cuda_context {
     tp_cuda_queue queue;
     int index;
+    cudaEvent_t marks[TP_DEVICE_MARKS];
 };
 
 static cuda_context *context_of(tp_device *dev)
@@ -134,14 +135,48 @@ static tp_status cuda_download(tp_device *dev, void *dst, const void *src, size_
     return copy(dev, dst, src, bytes, cudaMemcpyDeviceToHost);
 }
 
+static tp_status cuda_host_alloc(tp_device *dev, void **out, size_t bytes, const char *what)
+{
+    const size_t asked = bytes > 0 ? bytes : TP_WARP;
+
+    (void)dev;
+    TP_TRY(tp_cuda_check(cudaHostAlloc(out, asked, cudaHostAllocDefault), what));
+    memset(*out, 0, asked);
+    return TP_OK;
+}
+
+static void cuda_host_release(tp_device *dev, void *p)
+{
+    (void)dev;
+    (void)cudaFreeHost(p);
+}
+
+static tp_status cuda_enqueue_copy(tp_device *dev, void *dst, const void *src, size_t bytes, int to_device)
+{
+    TP_CUDA(cudaMemcpyAsync(dst, src, bytes, to_device ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost,
+                            context_of(dev)->queue.stream));
+    return TP_OK;
+}
+
+static tp_status cuda_mark(tp_device *dev, int slot)
+{
+    TP_CUDA(cudaEventRecord(context_of(dev)->marks[slot], context_of(dev)->queue.stream));
+    return TP_OK;
+}
+
+static tp_status cuda_await(tp_device *dev, int slot)
+{
+    TP_CUDA(cudaEventSynchronize(context_of(dev)->marks[slot]));
+    return TP_OK;
+}
+
 /* ---- running a plan ---- */
 
-/* Launches of a plan: once, and UNROLLED times. */
+/* A plan as a graph: once, and `length` times in a row. */
 struct captured {
     cudaGraphExec_t once, many;
+    int64_t length;
 };
-
-#define UNROLLED 16
 
 static tp_status walk(tp_plan *p)
 {
@@ -151,14 +186,14 @@ static tp_status walk(tp_plan *p)
     return TP_OK;
 }
 
-static tp_status capture(tp_device *dev, tp_plan *p, int times, cudaGraphExec_t *out)
+static tp_status capture(tp_device *dev, tp_plan *p, int64_t times, cudaGraphExec_t *out)
 {
     cudaStream_t stream = context_of(dev)->queue.stream;
     cudaGraph_t graph = nullptr;
     tp_status st = TP_OK;
 
     TP_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < times && st == TP_OK; i++)
+    for (int64_t i = 0; i < times && st == TP_OK; i++)
         st = walk(p);
     const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
     if (st == TP_OK)
@@ -170,6 +205,7 @@ static tp_status capture(tp_device *dev, tp_plan *p, int times, cudaGraphExec_t 
     return st;
 }
 
+/* The longest row asked for is kept as one graph; a shorter one is launched step by step. */
 static tp_status ready(tp_device *dev, tp_plan *p, int64_t times)
 {
     if (p->captured == nullptr)
@@ -177,8 +213,14 @@ static tp_status ready(tp_device *dev, tp_plan *p, int64_t times)
     captured *c = static_cast<captured *>(p->captured);
     if (c->once == nullptr)
         TP_TRY(capture(dev, p, 1, &c->once));
-    if (c->many == nullptr && times >= UNROLLED)
-        TP_TRY(capture(dev, p, UNROLLED, &c->many));
+    if (times > c->length && times > 1) {
+        if (c->many != nullptr)
+            (void)cudaGraphExecDestroy(c->many);
+        c->many = nullptr;
+        c->length = 0;
+        TP_TRY(capture(dev, p, times, &c->many));
+        c->length = times;
+    }
     return TP_OK;
 }
 
@@ -244,8 +286,10 @@ static tp_status cuda_run(tp_device *dev, tp_plan *p, int64_t times)
         return run_slowly(dev, p, times);
     TP_TRY(ready(dev, p, times));
     const captured *c = static_cast<captured *>(p->captured);
-    for (; times >= UNROLLED; times -= UNROLLED)
+    if (times > 1 && times == c->length) {
         TP_CUDA(cudaGraphLaunch(c->many, stream));
+        return TP_OK;
+    }
     for (; times > 0; times--)
         TP_CUDA(cudaGraphLaunch(c->once, stream));
     return TP_OK;
@@ -291,17 +335,28 @@ static const tp_impl *const *cuda_impls(const tp_op *op)
 
 /* ---- opening ---- */
 
+static void stop(cuda_context *ctx)
+{
+    if (ctx->queue.stream == nullptr)
+        return;
+    (void)cudaStreamSynchronize(ctx->queue.stream);
+    for (cudaEvent_t mark : ctx->marks)
+        if (mark != nullptr)
+            (void)cudaEventDestroy(mark);
+    (void)cudaStreamDestroy(ctx->queue.stream);
+}
+
 static void cuda_close(tp_device *dev)
 {
     cuda_context *ctx = context_of(dev);
 
-    (void)cudaStreamSynchronize(ctx->queue.stream);
-    (void)cudaStreamDestroy(ctx->queue.stream);
+    stop(ctx);
     tp_free(ctx);
 }
 
-static const tp_device_ops cuda_ops = {cuda_alloc, cuda_release, cuda_upload, cuda_download,
-                                       cuda_run,   cuda_forget,  cuda_impls,  cuda_close};
+static const tp_device_ops cuda_ops = {cuda_alloc,        cuda_release,      cuda_upload, cuda_download, cuda_host_alloc,
+                                       cuda_host_release, cuda_enqueue_copy, cuda_mark,   cuda_await,    cuda_run,
+                                       cuda_forget,       cuda_impls,        cuda_close};
 
 static tp_status count(int *out)
 {
@@ -353,6 +408,8 @@ static tp_status start(cuda_context *ctx)
     ctx->queue.capability = 10 * prop.major + prop.minor;
     ctx->queue.shared_bytes_max = prop.sharedMemPerBlockOptin;
     TP_CUDA(cudaStreamCreateWithFlags(&ctx->queue.stream, cudaStreamNonBlocking));
+    for (cudaEvent_t &mark : ctx->marks)
+        TP_CUDA(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
     return TP_OK;
 }
 
@@ -366,6 +423,7 @@ static tp_status open_device(tp_device *dev, int index)
     ctx->index = index;
     const tp_status st = start(ctx);
     if (st != TP_OK) {
+        stop(ctx);
         tp_free(ctx);
         return st;
     }

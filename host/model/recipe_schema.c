@@ -160,6 +160,8 @@ const tp_schema_row tp_schema[] = {
     {"train.keep", TP_KEY_INTEGER, R(train.keep), RANGE(2, 1000), "checkpoints kept"},
     {"train.max_bad_steps", TP_KEY_INTEGER, R(train.max_bad_steps), RANGE(1, 1e9),
      "steps in a row with NaN or infinity before giving up"},
+    {"train.steps_per_launch", TP_KEY_INTEGER, R(train.steps_per_launch), RANGE(0, 256),
+     "steps handed to the device at a time; 0: what takes about 5 ms"},
     {"train.metrics", TP_KEY_METRICS, 0, RANGE(0, 0),
      "list of metrics to report; default: what the target's kind asks"},
     {"train.best.metric", TP_KEY_TEXT, R(train.best), TEXT(TP_LAYER_NAME_SIZE),

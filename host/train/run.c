@@ -50,6 +50,8 @@ typedef struct progress {
     int64_t step, since, applied; /* since the last report: steps, and those that changed weights */
     double loss, start, last_time, norm;
     int bad;
+    int64_t launches, length; /* so far; steps of the next one */
+    double step_seconds;
 } progress;
 
 static tp_status report(tp_run *u, progress *p, int *finished)
@@ -75,22 +77,88 @@ static tp_status report(tp_run *u, progress *p, int *finished)
     return TP_OK;
 }
 
-static tp_status one_step(tp_run *u, progress *p)
+/* What the steps of one launch have left. */
+static tp_status take(tp_run *u, progress *p, const tp_step_result *results, int64_t n)
 {
-    tp_step_result s;
-
-    TP_TRY(tp_trainer_step(u->trainer, p->step, rate_at(u, p->step), &s));
-    p->step++;
-    p->since++;
-    p->norm = s.grad_norm;
-    p->bad = s.applied ? 0 : p->bad + 1;
-    p->applied += s.applied;
-    p->loss += s.applied ? s.loss : 0.0;
-    TP_CHECK(p->bad < u->r->train.max_bad_steps, TP_EDIVERGED,
-             "training diverged: %d steps in a row up to step %lld had a loss or gradient that is not finite "
-             "(train.max_bad_steps)",
-             p->bad, (long long)p->step);
+    for (int64_t i = 0; i < n; i++) {
+        p->step++;
+        p->since++;
+        p->norm = results[i].grad_norm;
+        p->bad = results[i].applied ? 0 : p->bad + 1;
+        p->applied += results[i].applied;
+        p->loss += results[i].applied ? results[i].loss : 0.0;
+        TP_CHECK(p->bad < u->r->train.max_bad_steps, TP_EDIVERGED,
+                 "training diverged: %d steps in a row up to step %lld had a loss or gradient that is not "
+                 "finite (train.max_bad_steps)",
+                 p->bad, (long long)p->step);
+    }
     return TP_OK;
+}
+
+static int stop_asked(const tp_run *u)
+{
+    return u->o->stop != NULL && *u->o->stop;
+}
+
+/* Steps of one launch: what takes about 5 ms, by the time of the last one. */
+static int64_t chosen_length(const tp_run *u, const progress *p)
+{
+    const double want = p->step_seconds > 0.0 ? 5e-3 / p->step_seconds : 1.0;
+    if (u->r->train.steps_per_launch > 0)
+        return u->r->train.steps_per_launch;
+    return want < 1.0 ? 1 : (want > TP_MAX_LAUNCH ? TP_MAX_LAUNCH : (int64_t)want);
+}
+
+static tp_status collect(tp_run *u, progress *p, int64_t n)
+{
+    tp_step_result results[TP_MAX_LAUNCH];
+
+    TP_TRY(tp_trainer_collect(u->trainer, results));
+    return take(u, p, results, n);
+}
+
+/* Steps up to `until`, or to where a stop is asked for; while one launch runs, the next is on its way. The
+ * length is settled by the third launch: the first compiles and warms up, the second is timed. */
+static tp_status run_until(tp_run *u, progress *p, int64_t until)
+{
+    double rates[TP_MAX_LAUNCH];
+    int64_t at = p->step, pending = 0;
+
+    while (p->step < until) {
+        int64_t n = 0;
+        if (at < until && !stop_asked(u)) {
+            const double start = seconds_now();
+            n = p->launches < 2 ? 1 : p->length;
+            n = n < until - at ? n : until - at;
+            for (int64_t i = 0; i < n; i++)
+                rates[i] = rate_at(u, at + i);
+            TP_TRY(tp_trainer_launch(u->trainer, at, n, rates));
+            at += n;
+            if (++p->launches <= 2) {
+                TP_TRY(collect(u, p, n));
+                p->step_seconds = seconds_now() - start;
+                p->length = chosen_length(u, p);
+                continue;
+            }
+        }
+        if (pending > 0)
+            TP_TRY(collect(u, p, pending));
+        else if (n == 0)
+            return TP_OK;
+        pending = n;
+    }
+    return TP_OK;
+}
+
+static int64_t next_multiple(int64_t step, int64_t of)
+{
+    return (step / of + 1) * of;
+}
+
+static int64_t smallest(int64_t a, int64_t b, int64_t c)
+{
+    const int64_t ab = a < b ? a : b;
+    return ab < c ? ab : c;
 }
 
 static tp_status train(tp_run *u, int64_t first)
@@ -101,11 +169,13 @@ static tp_status train(tp_run *u, int64_t first)
 
     p.last_time = p.start;
     while (p.step < u->total && !finished) {
-        TP_TRY(one_step(u, &p));
+        TP_TRY(run_until(u, &p,
+                         smallest(u->total, next_multiple(p.step, u->report_every),
+                                  next_multiple(p.step, u->save_every))));
         const int last = p.step == u->total;
         if (p.step % u->report_every == 0 || last)
             TP_TRY(report(u, &p, &finished));
-        const int stop = u->o->stop != NULL && *u->o->stop && !last;
+        const int stop = stop_asked(u) && !last;
         if (p.step % u->save_every == 0 || last || finished || stop || (double)p.step == u->best.best_step) {
             int written = 0;
             if (p.bad == 0)

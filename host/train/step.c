@@ -133,7 +133,7 @@ tp_val tp_step_bind_state(tp_batch_graph *b, int i)
 static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u)
 {
     tp_trainer *t = b->t;
-    const tp_val lr = tp_variable(b->g, "lr", t->lr), count = tp_step_bind_state(b, t->t_state);
+    const tp_val lr = tp_ring_read(b->g, tp_variable(b->g, "rates", t->rates), b->counter), count = tp_step_bind_state(b, t->t_state);
     tp_val sparse_rows[MAX_SPARSE], all[TP_MAX_TENSORS];
     int n_all = 0;
 
@@ -162,8 +162,6 @@ static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u
         all[n_all++] = sparse_rows[i] != 0 ? sparse_rows[i] + 1 : 0;
     }
     const tp_val clip = tp_clip_norm(b->g, n_all, all, loss, t->opts.clip_norm);
-    t->clip_value = tp_output(b->g, clip);
-    t->norm_value = tp_output(b->g, clip != 0 ? clip + 1 : 0);
     tp_count(b->g, count, clip);
     if (u->n > 0)
         tp_optimize(b->g, lr, count, clip, tp_constant(b->g, TP_F32, (tp_shape){2, {u->n, 2}}, u->table),
@@ -178,6 +176,9 @@ static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u
     }
     if (u->n_ema > 0)
         tp_ema(b->g, clip, u->n_ema, u->ema, u->averaged, t->opts.ema);
+    const tp_val results[] = {loss, clip, clip != 0 ? clip + 1 : 0};
+    tp_ring_write(b->g, tp_variable(b->g, "results", t->results), b->counter, 3, results);
+    tp_advance(b->g, b->counter);
     return tp_graph_status(b->g);
 }
 
@@ -194,7 +195,6 @@ static tp_status build_step(tp_trainer *t, tp_batch_graph *b, gradients *sum, up
         const tp_val share = micro_batch(b, k, size, sum, wrt, grad, param_of);
         loss = k == 0 ? share : tp_add(b->g, loss, share);
     }
-    t->loss_value = tp_output(b->g, loss);
     TP_TRY(tp_graph_status(b->g));
     TP_TRY(apply(b, sum, loss, u));
     tp_plan_opts opts = TP_PLAN_OPTS_INIT;

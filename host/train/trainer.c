@@ -1,8 +1,9 @@
-/* trainer.c - a trainer: its states, the device memory around the compiled step, and running it. The host
- * sets the step number and the learning rate and reads the loss; everything else a step needs lives on the
- * device. */
+/* trainer.c - a trainer: its states, the device memory around the compiled step, and running it. Everything a
+ * step needs lives on the device, the learning rates of coming steps and the results of past ones in rings, so
+ * that many steps run without the host. */
 #include "host/train/trainer.h"
 #include "host/core/mem.h"
+#include "host/graph/device.h"
 #include <math.h>
 #include <stdio.h>
 
@@ -18,6 +19,7 @@ tp_status tp_trainer_alloc(tp_trainer *t, tp_tensor *out, tp_dtype dtype, tp_sha
 tp_status tp_trainer_set_counter(tp_trainer *t, uint64_t step)
 {
     const uint64_t counter[2] = {t->opts.seed, step};
+    t->device_step = -1;
     return tp_device_upload(t->dev, t->counter.data, counter, sizeof(counter));
 }
 
@@ -135,6 +137,17 @@ static tp_loss_kind resolve_loss(const tp_trainer *t)
     }
 }
 
+static tp_status make_rings(tp_trainer *t)
+{
+    const tp_shape one = {1, {TP_TRAINER_RING}}, row = {2, {TP_TRAINER_RING, TP_TRAINER_RESULTS}};
+
+    TP_TRY(tp_trainer_alloc(t, &t->rates, TP_F32, one, "learning rates"));
+    TP_TRY(tp_trainer_alloc(t, &t->results, TP_F32, row, "results of steps"));
+    TP_TRY(tp_device_host_alloc(t->dev, (void **)&t->host_rates, tp_tensor_bytes(&t->rates), "learning rates"));
+    return tp_device_host_alloc(t->dev, (void **)&t->host_results, tp_tensor_bytes(&t->results),
+                                "results of steps");
+}
+
 static tp_status make(tp_trainer *t)
 {
     TP_TRY(check_opts(t));
@@ -145,7 +158,7 @@ static tp_status make(tp_trainer *t)
              TP_MAX_TENSORS - TP_TRAINER_SPARSE);
     t->steps_per_epoch = (tp_data_part_rows(t->data, TP_TRAIN) + t->opts.batch - 1) / t->opts.batch;
     TP_TRY(tp_trainer_alloc(t, &t->counter, TP_U64, (tp_shape){1, {2}}, "counter"));
-    TP_TRY(tp_trainer_alloc(t, &t->lr, TP_F32, (tp_shape){1, {1}}, "lr"));
+    TP_TRY(make_rings(t));
     TP_TRY(make_states(t));
     TP_TRY(tp_feed_stage(t));
     return t->steps_per_epoch > 0 ? tp_step_build(t) : TP_OK;
@@ -162,6 +175,7 @@ tp_status tp_trainer_new(tp_trainer **out, tp_device *dev, tp_model *model, cons
     t->model = model;
     t->data = data;
     t->opts = *opts;
+    t->device_step = -1;
     const tp_status st = make(t);
     if (st != TP_OK) {
         tp_trainer_free(t);
@@ -188,7 +202,10 @@ void tp_trainer_free(tp_trainer *t)
         tp_free((void *)(uintptr_t)t->states[i].name);
     }
     tp_device_release(t->dev, t->counter.data);
-    tp_device_release(t->dev, t->lr.data);
+    tp_device_release(t->dev, t->rates.data);
+    tp_device_release(t->dev, t->results.data);
+    tp_device_host_release(t->dev, t->host_rates);
+    tp_device_host_release(t->dev, t->host_results);
     tp_free(t->states);
     tp_free(t->s1);
     tp_free(t->s2);
@@ -201,21 +218,75 @@ int64_t tp_trainer_steps_per_epoch(const tp_trainer *t)
     return t->steps_per_epoch;
 }
 
+/* ---- steps ---- */
+
+/* Rows [first, first + n) of a ring, which may pass its end; to_device or from it. */
+static tp_status copy_ring(tp_trainer *t, const tp_tensor *ring, float *host, int64_t first, int64_t n, int to_device)
+{
+    const int64_t row = tp_shape_len(ring->shape) / TP_TRAINER_RING;
+
+    while (n > 0) {
+        const int64_t at = first % TP_TRAINER_RING;
+        const int64_t piece = n < TP_TRAINER_RING - at ? n : TP_TRAINER_RING - at;
+        const size_t bytes = (size_t)(piece * row) * sizeof(float);
+        float *there = (float *)ring->data + at * row, *here = host + at * row;
+        TP_TRY(to_device ? tp_device_enqueue_upload(t->dev, there, here, bytes)
+                         : tp_device_enqueue_download(t->dev, here, there, bytes));
+        first += piece;
+        n -= piece;
+    }
+    return TP_OK;
+}
+
+static tp_status run_steps(tp_trainer *t, int64_t first, int64_t n)
+{
+    if (tp_data_resident(t->data))
+        return tp_plan_run_times(t->plan, n);
+    for (int64_t i = first; i < first + n; i++) {
+        TP_TRY(tp_feed_train(t, i));
+        TP_TRY(tp_plan_run(t->plan));
+    }
+    return TP_OK;
+}
+
+tp_status tp_trainer_launch(tp_trainer *t, int64_t first, int64_t n, const double *lr)
+{
+    TP_CHECK(t->plan != NULL, TP_EINVAL, "data: there is no training part to step on");
+    TP_CHECK(first >= 0 && n >= 1 && n <= TP_MAX_LAUNCH, TP_EINVAL, "%lld steps from %lld on, want 1 to %d",
+             (long long)n, (long long)first, TP_MAX_LAUNCH);
+    TP_CHECK(t->n_launched < 2, TP_EINVAL, "two launches are not collected yet");
+    for (int64_t i = 0; i < n; i++)
+        t->host_rates[(first + i) % TP_TRAINER_RING] = (float)lr[i];
+    if (t->device_step != first)
+        TP_TRY(tp_trainer_set_counter(t, (uint64_t)first));
+    TP_TRY(copy_ring(t, &t->rates, t->host_rates, first, n, 1));
+    TP_TRY(run_steps(t, first, n));
+    TP_TRY(copy_ring(t, &t->results, t->host_results, first, n, 0));
+    TP_TRY(tp_device_mark(t->dev, t->next_mark));
+    t->next_mark = (t->next_mark + 1) % 2;
+    t->device_step = first + n;
+    t->launched[t->n_launched].first = first;
+    t->launched[t->n_launched++].n = n;
+    return TP_OK;
+}
+
+tp_status tp_trainer_collect(tp_trainer *t, tp_step_result *results)
+{
+    TP_CHECK(t->n_launched > 0, TP_EINVAL, "nothing is launched that could be collected");
+    TP_TRY(tp_device_await(t->dev, (t->next_mark + t->n_launched) % 2));
+    for (int64_t i = 0; i < t->launched[0].n; i++) {
+        const float *r = t->host_results + (t->launched[0].first + i) % TP_TRAINER_RING * TP_TRAINER_RESULTS;
+        results[i] = (tp_step_result){.loss = (double)r[0], .grad_norm = (double)r[3], .applied = r[2] > 0.0f};
+    }
+    t->launched[0] = t->launched[1];
+    t->n_launched--;
+    return TP_OK;
+}
+
 tp_status tp_trainer_step(tp_trainer *t, int64_t step, double lr, tp_step_result *result)
 {
-    const float rate = (float)lr;
-    float clip[2];
-
-    TP_CHECK(t->plan != NULL, TP_EINVAL, "data: there is no training part to step on");
-    TP_TRY(tp_feed_train(t, step));
-    TP_TRY(tp_trainer_set_counter(t, (uint64_t)step));
-    TP_TRY(tp_device_upload(t->dev, t->lr.data, &rate, sizeof(rate)));
-    TP_TRY(tp_plan_run(t->plan));
-    TP_TRY(tp_trainer_read(t->plan, t->loss_value, &result->loss));
-    TP_TRY(tp_trainer_read(t->plan, t->norm_value, &result->grad_norm));
-    TP_TRY(tp_plan_read(t->plan, t->clip_value, clip));
-    result->applied = clip[1] > 0.0f;
-    return TP_OK;
+    TP_TRY(tp_trainer_launch(t, step, 1, &lr));
+    return tp_trainer_collect(t, result);
 }
 
 int tp_trainer_n_states(const tp_trainer *t)

@@ -13,6 +13,10 @@ extern "C" {
 #define TP_TRAINER_INPUTS 64
 #define TP_TRAINER_SPARSE 64 /* places where sparse tables are read */
 
+/* Steps whose learning rate and results the device holds: two launches, and room to write the next. */
+#define TP_TRAINER_RING    (4 * TP_MAX_LAUNCH)
+#define TP_TRAINER_RESULTS 4 /* loss, scale and ok of tp_clip_norm, its norm */
+
 /* An array on the device: the data set's own memory on the CPU, a copy elsewhere, or the rows of one batch.
  */
 typedef struct tp_staged {
@@ -51,7 +55,14 @@ struct tp_trainer {
         target_shift, target_scale, class_weight, rows[TP_PARTS];
     tp_feed feed;
 
-    tp_tensor counter, lr;
+    tp_tensor counter;
+    tp_tensor rates, results; /* rings: (TP_TRAINER_RING), and (TP_TRAINER_RING, TP_TRAINER_RESULTS) */
+    float *host_rates, *host_results; /* the same on the host */
+    int64_t device_step;              /* what the counter says on the device; -1 if something else set it */
+    struct {
+        int64_t first, n;
+    } launched[2]; /* not yet collected, oldest first */
+    int n_launched, next_mark;
     tp_state_tensor *states; /* parameters first, then what the optimizer keeps */
     int n_states;
     int n_params;
@@ -60,7 +71,6 @@ struct tp_trainer {
 
     tp_graph *g;
     tp_plan *plan;
-    tp_val loss_value, norm_value, clip_value;
     tp_eval_pass eval[TP_PARTS][2]; /* [1]: with averaged weights */
 };
 

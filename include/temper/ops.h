@@ -31,8 +31,8 @@ extern "C" {
     X(log_softmax_grad) X(softmax_cross_entropy) X(softmax_cross_entropy_grad) X(bce_with_logits)            \
     X(bce_with_logits_grad) X(regression_loss) X(regression_loss_grad) X(quad_penalty) X(quad_penalty_grad)  \
     /* random, data, optimizers */                                                                           \
-    X(random_uniform) X(random_normal) X(dropout) X(sample_index) X(gather_batch) X(clip_norm) X(count)      \
-    X(optimize) X(optimize_rows) X(ema)
+    X(random_uniform) X(random_normal) X(dropout) X(sample_index) X(gather_batch) X(ring_read) X(ring_write)  \
+    X(advance) X(clip_norm) X(count) X(optimize) X(optimize_rows) X(ema)
 /* clang-format on */
 
 /* ---- elementwise: y has x's shape ---- */
@@ -309,6 +309,16 @@ typedef struct tp_gather_attr {
 } tp_gather_attr;
 TP_API tp_val tp_gather_batch(tp_graph *g, tp_val data, tp_val index, tp_val shift, tp_val scale,
                               tp_val counter, tp_gather_attr attr);
+
+/* What changes from step to step lives in rings on the device, so that many steps run without the host.
+ * counter (2) = {seed, step}. y (1) = ring(L)[step mod L], float. */
+TP_API tp_val tp_ring_read(tp_graph *g, tp_val ring, tp_val counter);
+/* EFFECT: row step mod L of ring (L,K) = the elements of values[0], values[1], ... one after another, K in
+ * all. n <= TP_MAX_RING values. */
+#define TP_MAX_RING 8
+TP_API void tp_ring_write(tp_graph *g, tp_val ring, tp_val counter, int n, const tp_val *values);
+/* EFFECT: step += 1 in counter (2). */
+TP_API void tp_advance(tp_graph *g, tp_val counter);
 
 /* Tensors that one multi-tensor op takes at most. */
 #define TP_MAX_TENSORS 1024

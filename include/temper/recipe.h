@@ -71,7 +71,7 @@ typedef struct tp_recipe {
     tp_plateau plateau; /* which way is better comes from the metric */
     char plateau_metric[TP_LAYER_NAME_SIZE];
     struct {
-        int64_t batch, epochs, accumulate, seed, report, save, keep, max_bad_steps;
+        int64_t batch, epochs, accumulate, seed, report, save, keep, max_bad_steps, steps_per_launch;
         char metrics[TP_RECIPE_METRICS][TP_LAYER_NAME_SIZE];
         int n_metrics;
         char best[TP_LAYER_NAME_SIZE];

@@ -62,10 +62,15 @@ typedef struct tp_step_result {
     int applied;
 } tp_step_result;
 
-/* Runs step number `step` (from 0) with this learning rate. Makes no allocation of its own, unless the data
- * is streamed and `step` does not follow the step before. Errors: those of reading the files when the data is
- * streamed.
- */
+/* Runs steps first, first + 1, ... (n of them, at most TP_MAX_LAUNCH, from 0) with these learning rates, and
+ * returns before they are done where the device runs by itself. What they leave is collected launch by launch,
+ * oldest first; at most two may be on their way. Makes no allocation of its own, unless the data is streamed
+ * and `first` does not follow the step before. Errors: those of reading the files when the data is streamed. */
+#define TP_MAX_LAUNCH 256
+TP_API tp_status tp_trainer_launch(tp_trainer *t, int64_t first, int64_t n, const double *lr) TP_MUST_USE;
+/* Waits for the oldest launch; results has room for its n. */
+TP_API tp_status tp_trainer_collect(tp_trainer *t, tp_step_result *results) TP_MUST_USE;
+/* One step, launched and collected. */
 TP_API tp_status tp_trainer_step(tp_trainer *t, int64_t step, double lr, tp_step_result *result) TP_MUST_USE;
 
 /* The model's outputs for every row of a part, in the order of its table: outputs (rows, n_outputs), host

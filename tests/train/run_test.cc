@@ -168,6 +168,17 @@ TEST_F(Run, ResumeAfterEveryStepInANewProcessGivesTheSameBits)
     }
 }
 
+TEST_F(Run, StepsInOneLaunchAreStepsOneByOne)
+{
+    const Outcome one = run("one", false, -1, {"train.steps_per_launch=1", "train.report=1000"});
+    ASSERT_EQ(one.st, TP_OK) << one.line;
+    for (const char *length : {"train.steps_per_launch=3", "train.steps_per_launch=256"}) {
+        const Outcome many = run(std::string("many") + length, false, -1, {length, "train.report=1000"});
+        ASSERT_EQ(many.st, TP_OK) << many.line;
+        EXPECT_STREQ(many.hash, one.hash) << length;
+    }
+}
+
 TEST_F(Run, TheSeedChangesTheWeightsAndRepeatingDoesNot)
 {
     const Outcome a = run("a", false, -1), b = run("b", false, -1), c = run("c", false, -1, {"train.seed=4"});
