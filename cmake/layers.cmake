@@ -2,7 +2,7 @@
 add_library(tp_flags INTERFACE)
 target_include_directories(tp_flags INTERFACE
   $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}> $<BUILD_INTERFACE:${CMAKE_SOURCE_DIR}/include>)
-target_compile_options(tp_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wdouble-promotion -Werror
+target_compile_options(tp_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wdouble-promotion
   -ffp-contract=off
   $<$<COMPILE_LANGUAGE:C>:-Wconversion -Wstrict-prototypes -Wmissing-prototypes>)
 target_compile_definitions(tp_flags INTERFACE _GNU_SOURCE)

@@ -8,6 +8,7 @@ file (it must occur there once) and one beginning with "+" that holds what to pu
 Exit status 1 if a mutation survives, does not compile or no longer fits the source.
 """
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -15,6 +16,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "mutate"
+ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS="1",
+                   TEMPER_CUDA_MODULE=str(WORK / "build" / "tests" / "libtemper_cuda_emu.so"))  # fmt: skip
 COPIED = ["CMakeLists.txt", "benchmarks", "cmake", "datasets", "host", "include", "kernels", "recipes", "tests", "README.md",
           "LICENSE"]  # fmt: skip
 
@@ -35,25 +38,24 @@ def read_list():
 
 def run(command, seconds):
     try:
-        done = subprocess.run(command, cwd=WORK / "source", capture_output=True, text=True, timeout=seconds)
+        done = subprocess.run(command, cwd=WORK / "source", env=ENVIRONMENT, capture_output=True, text=True,
+                              timeout=seconds)  # fmt: skip
     except subprocess.TimeoutExpired:
         return 124, "too slow"
     return done.returncode, done.stdout + done.stderr
 
 
-def prepare():
+def prepare(programs):
     shutil.rmtree(WORK / "source", ignore_errors=True)
     (WORK / "source").mkdir(parents=True)
     for name in COPIED:
         path = ROOT / name
         (shutil.copytree if path.is_dir() else shutil.copy2)(path, WORK / "source" / name)
-    layers = WORK / "source" / "cmake" / "layers.cmake"
-    layers.write_text(layers.read_text().replace("-Werror ", ""))  # a mutation may leave a variable unused
-    command = ["cmake", "-S", str(WORK / "source"), "-B", str(WORK / "build"), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
-               "-DCMAKE_C_FLAGS_RELWITHDEBINFO=-O1", "-DCMAKE_CXX_FLAGS_RELWITHDEBINFO=-O0"]  # fmt: skip
+    command = ["cmake", "--compile-no-warning-as-error", "-S", str(WORK / "source"), "-B", str(WORK / "build"), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Mutate",
+               "-DCMAKE_C_FLAGS=-O1", "-DCMAKE_CXX_FLAGS=-O0", "-DTEMPER_NVCC=FALSE"]  # fmt: skip; a mutation may leave a variable unused
     if shutil.which("ccache"):
         command += [f"-DCMAKE_{language}_COMPILER_LAUNCHER=ccache" for language in ("C", "CXX")]
-    for step in (command, ["ninja", "-C", str(WORK / "build")]):
+    for step in (command, ["ninja", "-C", str(WORK / "build"), *programs]):
         code, text = run(step, 1800)
         if code != 0:
             sys.exit(f"the unchanged source does not build:\n{text[-2000:]}")
@@ -86,7 +88,7 @@ def main():
     mutations = read_list()
     first = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     last = min(int(sys.argv[2]) if len(sys.argv) > 2 else len(mutations), len(mutations))
-    prepare()
+    prepare(sorted({m[1] for m in mutations[first - 1 : last]}))
     for program, tests in sorted({m[1:3] for m in mutations[first - 1 : last]}):
         code, output = passes(program, tests)
         if code != 0:
