@@ -96,6 +96,11 @@ tp_status tp_device_download(tp_device *dev, void *host, const void *src, size_t
     return bytes > 0 ? dev->ops->download(dev, host, src, bytes) : TP_OK;
 }
 
+tp_status tp_device_memory(tp_device *dev, size_t *free_bytes, size_t *total)
+{
+    return dev->ops->memory(dev, free_bytes, total);
+}
+
 tp_status tp_device_host_alloc(tp_device *dev, void **out, size_t bytes, const char *what)
 {
     return dev->ops->host_alloc(dev, out, bytes, what);

@@ -17,6 +17,8 @@ typedef struct tp_device_ops {
     void (*release)(tp_device *dev, void *p);
     tp_status (*upload)(tp_device *dev, void *dst, const void *host, size_t bytes);
     tp_status (*download)(tp_device *dev, void *host, const void *src, size_t bytes);
+    /* Memory of the device's own: free and in all; 0 and 0 where it is the host's. */
+    tp_status (*memory)(tp_device *dev, size_t *free_bytes, size_t *total);
     /* Host memory that copies to and from without staging, and copies that are not waited for: in order with
      * the plans that run, done when a mark made after them has been reached. */
     tp_status (*host_alloc)(tp_device *dev, void **out, size_t bytes, const char *what);
@@ -43,6 +45,9 @@ tp_status tp_device_cpu_open(tp_device *dev) TP_MUST_USE;
 
 /* Opens GPU number index through the module. TP_EDEVICE with the reason when there is none. */
 tp_status tp_device_cuda_open(tp_device *dev, int index) TP_MUST_USE;
+
+/* Memory of the device's own: free and in all; 0 and 0 where it is the host's. */
+tp_status tp_device_memory(tp_device *dev, size_t *free_bytes, size_t *total) TP_MUST_USE;
 
 /* Zeroed host memory for tp_device_enqueue_*; free with tp_device_host_release (NULL is fine). */
 tp_status tp_device_host_alloc(tp_device *dev, void **out, size_t bytes, const char *what) TP_MUST_USE;

@@ -25,6 +25,13 @@ static tp_status cpu_copy(tp_device *dev, void *dst, const void *src, size_t byt
     return TP_OK;
 }
 
+static tp_status cpu_memory(tp_device *dev, size_t *free_bytes, size_t *total)
+{
+    (void)dev;
+    *free_bytes = *total = 0;
+    return TP_OK;
+}
+
 static tp_status cpu_enqueue_copy(tp_device *dev, void *dst, const void *src, size_t bytes, int to_device)
 {
     (void)to_device;
@@ -103,6 +110,7 @@ static const tp_device_ops cpu_ops = {.alloc = cpu_alloc,
                                       .release = cpu_release,
                                       .upload = cpu_copy,
                                       .download = cpu_copy,
+                                      .memory = cpu_memory,
                                       .host_alloc = cpu_alloc,
                                       .host_release = cpu_release,
                                       .enqueue_copy = cpu_enqueue_copy,

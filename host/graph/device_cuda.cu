@@ -135,6 +135,13 @@ static tp_status cuda_download(tp_device *dev, void *dst, const void *src, size_
     return copy(dev, dst, src, bytes, cudaMemcpyDeviceToHost);
 }
 
+static tp_status cuda_memory(tp_device *dev, size_t *free_bytes, size_t *total)
+{
+    (void)dev;
+    TP_CUDA(cudaMemGetInfo(free_bytes, total));
+    return TP_OK;
+}
+
 static tp_status cuda_host_alloc(tp_device *dev, void **out, size_t bytes, const char *what)
 {
     const size_t asked = bytes > 0 ? bytes : TP_WARP;
@@ -354,9 +361,9 @@ static void cuda_close(tp_device *dev)
     tp_free(ctx);
 }
 
-static const tp_device_ops cuda_ops = {cuda_alloc,        cuda_release,      cuda_upload, cuda_download, cuda_host_alloc,
-                                       cuda_host_release, cuda_enqueue_copy, cuda_mark,   cuda_await,    cuda_run,
-                                       cuda_forget,       cuda_impls,        cuda_close};
+static const tp_device_ops cuda_ops = {cuda_alloc,      cuda_release,      cuda_upload,       cuda_download, cuda_memory,
+                                       cuda_host_alloc, cuda_host_release, cuda_enqueue_copy, cuda_mark,     cuda_await,
+                                       cuda_run,        cuda_forget,       cuda_impls,        cuda_close};
 
 static tp_status count(int *out)
 {

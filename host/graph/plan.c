@@ -305,6 +305,31 @@ static void bind(tp_plan *p)
     }
 }
 
+/* Names the three values that take most of the arena, after what the device has said. */
+static tp_status arena_refused(const tp_plan *p)
+{
+    char line[512], shape[TP_SHAPE_TEXT_SIZE];
+    tp_val largest[3] = {0, 0, 0};
+    int n = snprintf(line, sizeof(line), "%s; largest values:", tp_last_error());
+
+    for (size_t v = 1; v < p->graph->n_values; v++) {
+        tp_val at = p->slot_of[v] >= 0 ? (tp_val)v : 0;
+        for (int k = 0; k < 3 && at != 0; k++)
+            if (largest[k] == 0 || value_bytes(p->graph, at) > value_bytes(p->graph, largest[k])) {
+                const tp_val swap = largest[k];
+                largest[k] = at;
+                at = swap;
+            }
+    }
+    for (int k = 0; k < 3 && largest[k] != 0 && n > 0 && (size_t)n < sizeof(line); k++) {
+        const tp_tensor t = tp_graph_tensor(p->graph, largest[k]);
+        const tp_node *node = &p->graph->nodes[p->graph->values[largest[k]].node];
+        n += snprintf(line + n, sizeof(line) - (size_t)n, "%s %s%s of %zu bytes", k > 0 ? "," : "", node->op->name,
+                      tp_shape_text(t.shape, shape, sizeof(shape)), tp_tensor_bytes(&t));
+    }
+    TP_FAIL(TP_ENOMEM, "%s", line);
+}
+
 static tp_status compile(tp_plan *p)
 {
     int *order = NULL;
@@ -318,7 +343,10 @@ static tp_status compile(tp_plan *p)
     p->arena_bytes = tp_slots_place(p->slots, p->n_slots, order);
     tp_free(order);
     find_dying(p);
-    TP_TRY(tp_device_alloc(p->dev, (void **)&p->arena, p->arena_bytes, "arena of a plan"));
+    const tp_status st = tp_device_alloc(p->dev, (void **)&p->arena, p->arena_bytes, "arena of a plan");
+    if (st == TP_ENOMEM)
+        return arena_refused(p);
+    TP_TRY(st);
     TP_TRY(upload_constants(p));
     bind(p);
     return TP_OK;

@@ -22,7 +22,7 @@ typedef struct tp_run {
     float *class_weight, *outputs;
     int lock; /* -1: none */
     FILE *metrics, *log;
-    int64_t total, per_epoch, report_every, save_every;
+    int64_t total, per_epoch, report_every, save_every, accumulate;
     tp_early_stop early;
     tp_early_stop_state best;
     tp_plateau_state plateau;

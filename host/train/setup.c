@@ -1,7 +1,9 @@
 /* setup.c - data, model and trainer as a recipe asks for them. */
 #include "host/core/mem.h"
+#include "host/graph/device.h"
 #include "host/train/run_parts.h"
 #include <stdio.h>
+#include <unistd.h>
 
 /* ---- data ---- */
 
@@ -26,6 +28,22 @@ static void split_spec(const tp_run *u, tp_split_spec *s)
     }
 }
 
+/* What of the data may be resident: what the recipe says, else what fits into three quarters of the device's
+ * free memory (and half of the host's, through which it comes). */
+static tp_status resident_limit(tp_run *u, int64_t *out)
+{
+    size_t left = 0, total = 0;
+    const int64_t half = (int64_t)sysconf(_SC_PHYS_PAGES) / 2 * (int64_t)sysconf(_SC_PAGESIZE);
+
+    *out = u->r->data.resident_bytes;
+    TP_TRY(tp_device_memory(u->dev, &left, &total));
+    if (*out == 0 && total > 0) {
+        *out = (int64_t)(left / 4 * 3);
+        *out = *out < half ? *out : half;
+    }
+    return TP_OK;
+}
+
 tp_status tp_run_open_data(tp_run *u)
 {
     const tp_recipe *r = u->r;
@@ -39,9 +57,9 @@ tp_status tp_run_open_data(tp_run *u)
                          .n_classes = r->data.classes,
                          .weight = text_or_null(r->data.weight),
                          .time = text_or_null(r->data.time),
-                         .nonfinite = r->data.nonfinite,
-                         .resident_bytes = r->data.resident_bytes};
+                         .nonfinite = r->data.nonfinite};
 
+    TP_TRY(resident_limit(u, &spec.resident_bytes));
     TP_CHECK(spec.path != NULL || r->data.split == TP_SPLIT_FILES, TP_ERECIPE,
              "data.file is missing, and no --data was given");
     split_spec(u, &spec.split);
@@ -204,5 +222,12 @@ tp_status tp_run_make_trainer(tp_run *u)
     o.accumulate = r->train.accumulate;
     o.seed = (uint64_t)r->train.seed;
     o.timed = u->o->plan_text != NULL;
-    return tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &o);
+    tp_status st = tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &o);
+    while (st == TP_ENOMEM && r->train.micro_batch == TP_MICRO_BATCH_AUTO && o.batch % (2 * o.accumulate) == 0 &&
+           o.accumulate < TP_MAX_MICRO) {
+        o.accumulate *= 2;
+        st = tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &o);
+    }
+    u->accumulate = o.accumulate;
+    return st;
 }

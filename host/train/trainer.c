@@ -7,8 +7,6 @@
 #include <math.h>
 #include <stdio.h>
 
-#define MAX_MICRO 256
-
 tp_status tp_trainer_alloc(tp_trainer *t, tp_tensor *out, tp_dtype dtype, tp_shape shape, const char *what)
 {
     out->dtype = dtype;
@@ -100,8 +98,8 @@ static tp_status check_opts(const tp_trainer *t)
     const tp_data_target *target = tp_data_target_of(t->data);
 
     TP_CHECK(o->batch > 0, TP_EINVAL, "batch is %lld, must be > 0", (long long)o->batch);
-    TP_CHECK(o->accumulate > 0 && o->accumulate <= MAX_MICRO && o->batch % o->accumulate == 0, TP_EINVAL,
-             "accumulate is %lld, must be 1 to %d and divide batch %lld", (long long)o->accumulate, MAX_MICRO,
+    TP_CHECK(o->accumulate > 0 && o->accumulate <= TP_MAX_MICRO && o->batch % o->accumulate == 0, TP_EINVAL,
+             "accumulate is %lld, must be 1 to %d and divide batch %lld", (long long)o->accumulate, TP_MAX_MICRO,
              (long long)o->batch);
     TP_CHECK(o->ema >= 0.0 && o->ema < 1.0, TP_EINVAL, "ema is %g, must be in [0, 1)", o->ema);
     TP_CHECK(o->clip_norm >= 0.0 && isfinite(o->clip_norm), TP_EINVAL, "clip_norm is %g, must be >= 0",

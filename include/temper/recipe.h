@@ -31,6 +31,9 @@ typedef enum tp_builder {
     TP_BUILDER_TABULAR
 } tp_builder;
 
+/* auto: a step that the device has no memory for is tried with twice as many micro-batches, and so on. */
+typedef enum tp_micro_batch { TP_MICRO_BATCH_FIXED = 0, TP_MICRO_BATCH_AUTO } tp_micro_batch;
+
 typedef struct tp_recipe {
     struct {
         char file[TP_RECIPE_TEXT];
@@ -71,6 +74,7 @@ typedef struct tp_recipe {
     tp_plateau plateau; /* which way is better comes from the metric */
     char plateau_metric[TP_LAYER_NAME_SIZE];
     struct {
+        tp_micro_batch micro_batch;
         int64_t batch, epochs, accumulate, seed, report, save, keep, max_bad_steps, steps_per_launch;
         char metrics[TP_RECIPE_METRICS][TP_LAYER_NAME_SIZE];
         int n_metrics;

@@ -32,7 +32,7 @@ typedef struct tp_train_opts {
     double clip_norm;   /* 0: no clipping */
     double ema;         /* decay of the moving average of weights; 0: none */
     int64_t batch;      /* samples of one step */
-    int64_t accumulate; /* micro-batches a step is made of; divides batch */
+    int64_t accumulate; /* micro-batches a step is made of, at most TP_MAX_MICRO; divides batch */
     uint64_t seed;      /* order of samples, augmentation, dropout */
     int timed;          /* measure each node; tp_trainer_plan_text then shows it */
 } tp_train_opts;
@@ -41,6 +41,8 @@ typedef struct tp_train_opts {
         sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0}, 0.01, 0,  \
             0.0, 0.0, 64, 1, 0, 0                                                                            \
     }
+
+#define TP_MAX_MICRO 256
 
 typedef struct tp_trainer tp_trainer;
 
