@@ -36,9 +36,10 @@ endfunction()
 # The module for the tests: CUDA threads are fibers of one thread (tests/emu/cuda_emu.h). Call it from the folder of the
 # tests: what the sources are compiled as is a property of the folder.
 function(tp_cuda_emulated target)
-  tp_cuda_module(${target} ${TP_CUDA_SOURCES} ${CMAKE_SOURCE_DIR}/tests/emu/emu.cc)
+  tp_cuda_module(${target} ${TP_CUDA_SOURCES} ${CMAKE_SOURCE_DIR}/tests/emu/emu.cc
+    ${CMAKE_SOURCE_DIR}/tests/emu/libraries_emu.cc)
   set_source_files_properties(${TP_CUDA_SOURCES} PROPERTIES LANGUAGE CXX
-    COMPILE_OPTIONS "-xc++;-include;${CMAKE_SOURCE_DIR}/tests/emu/cuda_emu.h")
+    COMPILE_OPTIONS "-xc++;-include;${CMAKE_SOURCE_DIR}/tests/emu/libraries_emu.h")
   target_link_libraries(${target} PRIVATE tp_sanitize)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wno-clobbered -ffp-contract=off)
 endfunction()

@@ -44,6 +44,7 @@ typedef struct tp_call {
     const void *attr;
     void *scratch; /* scratch bytes asked by prepare: undefined content, valid during one run */
     void *state;   /* what prepare left: library handles, packed descriptors; freed by release */
+    tp_precision precision;
     const void *queue; /* what a GPU's implementations launch on (cuda.cuh); NULL on the CPU */
 } tp_call;
 

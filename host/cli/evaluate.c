@@ -181,31 +181,6 @@ int cli_inspect(const cli_args *a)
     return 0;
 }
 
-int cli_devices(const cli_args *a)
-{
-    tp_device *dev = NULL;
-    json_t *list = json_array();
-    static const char *const kinds[] = {"cpu", "cuda"};
-
-    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        const tp_status st = tp_device_open(&dev, kinds[i]);
-        const char *text = st == TP_OK ? tp_device_text(dev) : tp_last_error();
-        if (a->json)
-            json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "device", kinds[i], "available",
-                                                  st == TP_OK, "text", text));
-        else
-            printf("%-5s %s\n", kinds[i], st == TP_OK ? text : tp_last_error());
-        tp_device_close(dev);
-        dev = NULL;
-    }
-    char *line = a->json ? json_dumps(list, JSON_COMPACT) : NULL;
-    if (line != NULL)
-        puts(line);
-    free(line);
-    json_decref(list);
-    return 0;
-}
-
 int cli_help(const cli_args *a)
 {
     char *text = NULL;

@@ -6,7 +6,7 @@
 #include "host/core/mem.h"
 #include "host/graph/cuda_module.h"
 #include "host/graph/plan.h"
-#include "kernels/cuda.cuh"
+#include "kernels/libraries.cuh"
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -99,14 +99,17 @@ static tp_status out_of_memory(size_t bytes, const char *what)
 static tp_status cuda_alloc(tp_device *dev, void **out, size_t bytes, const char *what)
 {
     const size_t asked = bytes > 0 ? bytes : TP_WARP;
+    *out = nullptr;
     const cudaError_t e = cudaMalloc(out, asked);
 
     if (e == cudaErrorMemoryAllocation)
         return out_of_memory(asked, what);
     TP_TRY(tp_cuda_check(e, what));
     const tp_status st = tp_cuda_check(cudaMemsetAsync(*out, 0, asked, context_of(dev)->queue.stream), what);
-    if (st != TP_OK)
+    if (st != TP_OK) {
         (void)cudaFree(*out);
+        *out = nullptr;
+    }
     return st;
 }
 
@@ -147,6 +150,7 @@ static tp_status cuda_host_alloc(tp_device *dev, void **out, size_t bytes, const
     const size_t asked = bytes > 0 ? bytes : TP_WARP;
 
     (void)dev;
+    *out = nullptr;
     TP_TRY(tp_cuda_check(cudaHostAlloc(out, asked, cudaHostAllocDefault), what));
     memset(*out, 0, asked);
     return TP_OK;
@@ -402,6 +406,7 @@ static tp_status describe(int index, tp_device_info *out)
     out->memory_bytes = prop.totalGlobalMem;
     TP_CUDA(cudaSetDevice(index));
     TP_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes));
+    tp_libraries_describe(out->cublaslt, sizeof(out->cublaslt), out->cudnn, sizeof(out->cudnn));
     return TP_OK;
 }
 

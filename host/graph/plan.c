@@ -92,6 +92,7 @@ static tp_status step_new(tp_plan *p, tp_step *s, int node_index)
                         .in = s->tensors,
                         .out = s->tensors + node->n_in,
                         .attr = node->attr,
+                        .precision = p->opts.precision,
                         .queue = p->dev->queue};
     return node->op->flags & TP_OP_VIEW ? TP_OK : choose(p, s, node->op);
 }

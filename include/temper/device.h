@@ -11,6 +11,10 @@ typedef enum tp_device_kind { TP_CPU = 0, TP_CUDA } tp_device_kind;
 
 typedef struct tp_device tp_device;
 
+/* How products of matrices and convolutions are computed; values stay float32 in memory, sums are float32.
+ * tf32 rounds the factors to 10 bits of mantissa, bf16 to 7, where the device has units for it. */
+typedef enum tp_precision { TP_PRECISION_FP32 = 0, TP_PRECISION_TF32, TP_PRECISION_BF16 } tp_precision;
+
 /* Opens a device: "auto" (a GPU if one answers, else the CPU), "cpu", "cuda" or "cuda:N".
  * Errors: TP_EINVAL (spec), TP_EDEVICE with the reason: "cuda" never falls back. Free with tp_device_close.
  */
@@ -29,6 +33,7 @@ typedef struct tp_device_info {
     int multiprocessors;
     size_t memory_bytes, free_bytes;
     int driver, runtime;
+    char cublaslt[96], cudnn[96]; /* versions, or why a library is not used */
 } tp_device_info;
 
 /* Number of GPUs that answer. TP_EDEVICE says why there is none: no module, no driver, a driver too old, no

@@ -20,10 +20,11 @@ typedef struct tp_plan_opts {
     int timed;  /* measure each node; tp_plan_text then shows it */
     const char *force_op;   /* this op (by name) must use ... */
     const char *force_impl; /* ... this implementation: TP_EUNSUP with its reason if it declines */
+    tp_precision precision;
 } tp_plan_opts;
 #define TP_PLAN_OPTS_INIT                                                                                    \
     {                                                                                                        \
-        sizeof(tp_plan_opts), 0, 0, NULL, NULL                                                               \
+        sizeof(tp_plan_opts), 0, 0, NULL, NULL, TP_PRECISION_FP32                                                             \
     }
 
 /* opts may be NULL. Errors: the graph's own; TP_ENOMEM (bytes asked); TP_EUNSUP naming op, shapes, device and

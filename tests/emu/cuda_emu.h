@@ -148,6 +148,9 @@ void *dyn_shared();
 void launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
                    std::function<void()> body);
 
+/* Work of an emulated library. */
+void run_on_stream(cudaStream_t stream, std::function<void()> work);
+
 template <typename... P, typename... A>
 inline void launch(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream, void (*kernel)(P...),
                    A... args)

@@ -492,8 +492,11 @@ cudaError_t enter()
     if (r.sticky != cudaSuccess)
         return r.last = r.sticky;
     if (r.fail_at != 0 && r.calls == r.fail_at) {
-        if (is_sticky(r.fail_with))
+        if (is_sticky(r.fail_with)) {
             r.sticky = static_cast<cudaError_t>(r.fail_with);
+            for (emu_stream *s : r.streams) /* a lost device does nothing more */
+                s->queue.clear();
+        }
         return r.last = static_cast<cudaError_t>(r.fail_with);
     }
     return cudaSuccess;
@@ -524,7 +527,10 @@ void submit(emu_stream *s, std::function<void()> f)
 {
     if (s == nullptr)
         die("the default stream is not used here");
-    (s->capture != nullptr ? s->capture->work : s->queue).push_back(std::move(f));
+    if (s->capture != nullptr)
+        s->capture->work.push_back(std::move(f));
+    else if (rt().sticky == cudaSuccess)
+        s->queue.push_back(std::move(f));
 }
 
 } // namespace
@@ -542,6 +548,11 @@ void emu::launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, c
         return;
     }
     submit(stream, [=] { run_kernel(name, grid, block, bytes, body); });
+}
+
+void emu::run_on_stream(cudaStream_t stream, std::function<void()> work)
+{
+    submit(stream, std::move(work));
 }
 
 const char *cudaGetErrorString(cudaError_t error)
@@ -623,8 +634,7 @@ cudaError_t cudaFree(void *p)
 {
     if (p == nullptr)
         return cudaSuccess;
-    if (rt().sticky == cudaSuccess)
-        drain_all();
+    drain_all();
     auto at = rt().sizes.find(p);
     if (at == rt().sizes.end())
         die("cudaFree of what is not device memory");
@@ -646,6 +656,7 @@ cudaError_t cudaFreeHost(void *p)
 {
     if (p == nullptr)
         return cudaSuccess;
+    drain_all();
     rt().alive--;
     free(p);
     return enter();
@@ -674,21 +685,21 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
-    if (rt().sticky == cudaSuccess)
-        drain(stream);
+    drain(stream);
     rt().streams.erase(std::find(rt().streams.begin(), rt().streams.end(), stream));
     delete stream;
     rt().alive--;
     return enter();
 }
+/* One that fails has waited all the same: a copy from memory that is not pinned is done when the call returns. */
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
-    ENTER();
+    const cudaError_t e = enter();
     if (stream->capture != nullptr)
         die("a synchronisation during capture");
     rt().syncs++;
     drain(stream);
-    return cudaSuccess;
+    return e;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
@@ -737,8 +748,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
-    if (rt().sticky == cudaSuccess)
-        drain_all();
+    drain_all();
     delete exec;
     rt().alive--;
     return enter();
@@ -772,8 +782,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
-    if (rt().sticky == cudaSuccess)
-        drain_all();
+    drain_all();
     delete event;
     rt().alive--;
     return enter();
@@ -787,11 +796,11 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    ENTER();
+    const cudaError_t e = enter();
     rt().syncs++;
     if (event->done_at < event->wanted)
         drain_all();
-    return cudaSuccess;
+    return e;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {

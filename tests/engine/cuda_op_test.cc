@@ -1,34 +1,16 @@
 /* cuda_op_test.cc - every implementation of every op on the GPU that TEMPER_CUDA_MODULE opens: by default the
  * emulated one, where the threads of a block run in an order that is chosen here. */
+#include "tests/engine/emulated.h"
 #include "tests/engine/op_case.h"
-#include <cstdlib>
-#include <dlfcn.h>
 
 namespace
 {
-
-tp_device *gpu()
-{
-    static tp_device *dev = nullptr;
-    if (dev == nullptr) {
-        EXPECT_EQ(tp_device_open(&dev, "cuda"), TP_OK) << tp_last_error();
-    }
-    return dev;
-}
 
 /* Block and lane orders to try: the variable's, or 8. On a real GPU the runs are plain repeats. */
 uint64_t n_schedules()
 {
     const char *n = std::getenv("TEMPER_TEST_SCHEDULES");
     return n != nullptr ? std::strtoull(n, nullptr, 10) : 8;
-}
-
-void set_schedule(uint64_t which)
-{
-    static void *library = dlopen(std::getenv("TEMPER_CUDA_MODULE"), RTLD_NOW | RTLD_LOCAL);
-    static const auto set = reinterpret_cast<void (*)(uint64_t)>(dlsym(library, "emu_schedule"));
-    if (set != nullptr)
-        set(which);
 }
 
 class CudaOpCase : public OpCase

@@ -321,7 +321,9 @@ TEST(Device, UnknownAndAbsentDevicesSayWhatIsWrong)
     tp_device *dev = nullptr;
     EXPECT_EQ(tp_device_open(&dev, "gpu"), TP_EINVAL);
     EXPECT_NE(std::string(tp_last_error()).find("auto, cpu, cuda"), std::string::npos);
-    EXPECT_EQ(tp_device_open(&dev, "cuda"), TP_EDEVICE);
+    EXPECT_EQ(tp_device_open(&dev, "cuda:x"), TP_EINVAL);
+    EXPECT_EQ(tp_device_open(&dev, "cuda:1x"), TP_EINVAL);
+    EXPECT_EQ(tp_device_open(&dev, "cuda:99"), TP_EDEVICE);
     EXPECT_EQ(dev, nullptr);
 }
 

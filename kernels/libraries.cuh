@@ -1,0 +1,79 @@
+/* libraries.cuh - cuBLASLt and cuDNN, opened at run time when a plan first asks for them: the module links
+ * neither and works with neither. A library that is missing makes its implementations decline. */
+#ifndef TP_KERNELS_LIBRARIES_CUH
+#define TP_KERNELS_LIBRARIES_CUH
+#include "kernels/cuda.cuh"
+
+#ifndef TP_EMULATED /* tests/emu/libraries_emu.h then declares what of them is used */
+#include <cublasLt.h>
+#include <cudnn.h>
+#define TP_CUBLASLT_SONAME "libcublasLt.so.13"
+#define TP_CUDNN_SONAME    "libcudnn.so.9"
+#endif
+
+#define TP_CUBLASLT_FUNCTIONS(X)                                                                             \
+    X(cublasLtCreate)                                                                                        \
+    X(cublasLtDestroy)                                                                                       \
+    X(cublasLtGetVersion)                                                                                    \
+    X(cublasLtGetStatusString)                                                                               \
+    X(cublasLtMatmulDescCreate)                                                                              \
+    X(cublasLtMatmulDescDestroy)                                                                             \
+    X(cublasLtMatmulDescSetAttribute)                                                                        \
+    X(cublasLtMatrixLayoutCreate)                                                                            \
+    X(cublasLtMatrixLayoutDestroy)                                                                           \
+    X(cublasLtMatrixLayoutSetAttribute)                                                                      \
+    X(cublasLtMatmulPreferenceCreate)                                                                        \
+    X(cublasLtMatmulPreferenceDestroy)                                                                       \
+    X(cublasLtMatmulPreferenceSetAttribute)                                                                  \
+    X(cublasLtMatmulAlgoGetHeuristic)                                                                        \
+    X(cublasLtMatmulAlgoCheck)                                                                               \
+    X(cublasLtMatmul)
+
+#define TP_CUDNN_FUNCTIONS(X)                                                                                \
+    X(cudnnGetVersion)                                                                                       \
+    X(cudnnGetErrorString)                                                                                   \
+    X(cudnnCreate)                                                                                           \
+    X(cudnnDestroy)                                                                                          \
+    X(cudnnSetStream)                                                                                        \
+    X(cudnnCreateTensorDescriptor)                                                                           \
+    X(cudnnDestroyTensorDescriptor)                                                                          \
+    X(cudnnSetTensor4dDescriptor)                                                                            \
+    X(cudnnCreateFilterDescriptor)                                                                           \
+    X(cudnnDestroyFilterDescriptor)                                                                          \
+    X(cudnnSetFilter4dDescriptor)                                                                            \
+    X(cudnnCreateConvolutionDescriptor)                                                                      \
+    X(cudnnDestroyConvolutionDescriptor)                                                                     \
+    X(cudnnSetConvolution2dDescriptor)                                                                       \
+    X(cudnnSetConvolutionGroupCount)                                                                         \
+    X(cudnnSetConvolutionMathType)                                                                           \
+    X(cudnnGetConvolutionForwardAlgorithm_v7)                                                                \
+    X(cudnnGetConvolutionBackwardDataAlgorithm_v7)                                                           \
+    X(cudnnGetConvolutionBackwardFilterAlgorithm_v7)                                                         \
+    X(cudnnConvolutionForward)                                                                               \
+    X(cudnnConvolutionBackwardData)                                                                          \
+    X(cudnnConvolutionBackwardFilter)
+
+#define TP_LIBRARY_FUNCTION(name) decltype(&::name) name;
+struct tp_cublaslt {
+    cublasLtHandle_t handle;
+    TP_CUBLASLT_FUNCTIONS(TP_LIBRARY_FUNCTION)
+};
+struct tp_cudnn {
+    cudnnHandle_t handle;
+    TP_CUDNN_FUNCTIONS(TP_LIBRARY_FUNCTION)
+};
+#undef TP_LIBRARY_FUNCTION
+
+/* Opened once for the process. TP_EUNSUP with the reason when the library cannot be used. */
+tp_status tp_cublaslt_get(const tp_cublaslt **out);
+tp_status tp_cudnn_get(const tp_cudnn **out);
+
+/* Their versions, or why they are not used. */
+void tp_libraries_describe(char *cublaslt, size_t cublaslt_size, char *cudnn, size_t cudnn_size);
+
+/* ---- implementations made of them, for the lists of linear.cu and conv.cu ---- */
+
+extern const tp_impl tp_matmul_cublaslt, tp_gemm_cublaslt;
+extern const tp_impl tp_conv_cudnn, tp_conv_input_grad_cudnn, tp_conv_weight_grad_cudnn;
+
+#endif

@@ -1,0 +1,241 @@
+/* cublaslt.cu - matmul and gemm through cuBLASLt: y(M,N) = act(op(a) op(b) + c). cuBLASLt's matrices lie by
+ * columns and ours by rows, so it is asked for y^T(N,M) = op(b)^T op(a)^T, for which nothing has to move. Bias and
+ * relu are epilogues; tanh and sigmoid follow in place. The algorithm is the first of the library's heuristic, chosen
+ * when the plan is compiled; its workspace comes from the arena. In bf16 the factors are first rounded into scratch. */
+#include "host/core/mem.h"
+#include "kernels/libraries.cuh"
+#include "kernels/math.h"
+
+/* What an algorithm may ask for (NVIDIA recommends 32 MiB on Hopper). */
+#define WORKSPACE ((size_t)32 << 20)
+
+struct product {
+    int64_t rows, cols, depth, batches; /* M, N, K */
+    int64_t a_step, b_step;             /* elements from one matrix of a batch to the next */
+    int trans_a, trans_b, has_bias;
+    tp_activation act;
+};
+
+struct linear_state {
+    const tp_cublaslt *lib;
+    cublasLtMatmulDesc_t desc;
+    cublasLtMatrixLayout_t a, b, y;
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulAlgo_t algo;
+    size_t workspace, a_offset, b_offset; /* in scratch; offsets of the rounded factors */
+    int bf16;
+    product p;
+};
+
+static tp_status check(const tp_cublaslt *lib, cublasStatus_t st, tp_status code, const char *what)
+{
+    TP_CHECK(st == CUBLAS_STATUS_SUCCESS, code, "cublaslt: %s: %s", what, lib->cublasLtGetStatusString(st));
+    return TP_OK;
+}
+
+#define BLAS(call) TP_TRY(check(lib, lib->call, TP_EUNSUP, #call))
+
+/* Elements between matrices: all of one shape, or one for the whole batch. */
+static tp_status batch_step(tp_shape x, tp_shape y, int64_t *step)
+{
+    int64_t own = 1, all = 1;
+
+    for (int i = 0; i < x.nd - 2; i++)
+        own *= x.d[i];
+    for (int i = 0; i < y.nd - 2; i++)
+        all *= y.d[i];
+    TP_CHECK(own == all || own == 1, TP_EUNSUP, "batches of %lld and %lld matrices are broadcast", (long long)own,
+             (long long)all);
+    *step = own == 1 ? 0 : x.d[x.nd - 2] * x.d[x.nd - 1];
+    return TP_OK;
+}
+
+static tp_status describe(product *p, const tp_call *c, int trans_a, int trans_b, tp_activation act)
+{
+    const tp_shape a = c->in[0].shape, b = c->in[1].shape, y = c->out[0].shape;
+
+    p->rows = y.d[y.nd - 2];
+    p->cols = y.d[y.nd - 1];
+    p->depth = a.d[a.nd - (trans_a ? 2 : 1)];
+    TP_CHECK(tp_len(&c->out[0]) > 0 && p->depth > 0, TP_EUNSUP, "a matrix is empty");
+    p->batches = tp_len(&c->out[0]) / (p->rows * p->cols);
+    TP_TRY(batch_step(a, y, &p->a_step));
+    TP_TRY(batch_step(b, y, &p->b_step));
+    p->trans_a = trans_a;
+    p->trans_b = trans_b;
+    p->has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
+    p->act = act;
+    return TP_OK;
+}
+
+/* A row-major (rows, cols) matrix is a column-major (cols, rows) one. */
+static tp_status layout(const tp_cublaslt *lib, cublasLtMatrixLayout_t *out, cudaDataType type, int64_t rows, int64_t cols,
+                        int64_t batches, int64_t step)
+{
+    const int32_t count = (int32_t)batches;
+
+    BLAS(cublasLtMatrixLayoutCreate(out, type, (uint64_t)cols, (uint64_t)rows, cols));
+    BLAS(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof(count)));
+    BLAS(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof(step)));
+    return TP_OK;
+}
+
+static tp_status set_desc(linear_state *s, tp_precision precision)
+{
+    const tp_cublaslt *lib = s->lib;
+    const product *p = &s->p;
+    const cublasOperation_t first = p->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N, second = p->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const int relu = p->act == TP_ACT_RELU;
+    const cublasLtEpilogue_t epilogue = p->has_bias ? (relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
+                                                    : (relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
+
+    BLAS(cublasLtMatmulDescCreate(&s->desc, precision == TP_PRECISION_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+                                  CUDA_R_32F));
+    BLAS(cublasLtMatmulDescSetAttribute(s->desc, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof(first)));
+    BLAS(cublasLtMatmulDescSetAttribute(s->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof(second)));
+    BLAS(cublasLtMatmulDescSetAttribute(s->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)));
+    return TP_OK;
+}
+
+static tp_status choose(linear_state *s)
+{
+    const tp_cublaslt *lib = s->lib;
+    const size_t most = WORKSPACE;
+    cublasLtMatmulHeuristicResult_t best;
+    int n = 0;
+
+    BLAS(cublasLtMatmulPreferenceCreate(&s->preference));
+    BLAS(cublasLtMatmulPreferenceSetAttribute(s->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof(most)));
+    BLAS(cublasLtMatmulAlgoGetHeuristic(lib->handle, s->desc, s->b, s->a, s->y, s->y, s->preference, 1, &best, &n));
+    TP_CHECK(n > 0, TP_EUNSUP, "cublaslt: no algorithm for this product");
+    s->algo = best.algo;
+    s->workspace = best.workspaceSize;
+    return TP_OK;
+}
+
+static tp_status create(linear_state *s, tp_precision precision)
+{
+    const product *p = &s->p;
+    const cudaDataType type = s->bf16 ? CUDA_R_16BF : CUDA_R_32F;
+
+    TP_TRY(set_desc(s, precision));
+    TP_TRY(layout(s->lib, &s->a, type, p->trans_a ? p->depth : p->rows, p->trans_a ? p->rows : p->depth, p->batches, p->a_step));
+    TP_TRY(layout(s->lib, &s->b, type, p->trans_b ? p->cols : p->depth, p->trans_b ? p->depth : p->cols, p->batches, p->b_step));
+    TP_TRY(layout(s->lib, &s->y, CUDA_R_32F, p->rows, p->cols, p->batches, p->rows * p->cols));
+    return choose(s);
+}
+
+static void linear_release(void *state)
+{
+    linear_state *s = static_cast<linear_state *>(state);
+
+    if (s->preference != nullptr)
+        (void)s->lib->cublasLtMatmulPreferenceDestroy(s->preference);
+    for (cublasLtMatrixLayout_t l : {s->a, s->b, s->y})
+        if (l != nullptr)
+            (void)s->lib->cublasLtMatrixLayoutDestroy(l);
+    if (s->desc != nullptr)
+        (void)s->lib->cublasLtMatmulDescDestroy(s->desc);
+    tp_free(s);
+}
+
+static size_t aligned(size_t bytes)
+{
+    return (bytes + 255) / 256 * 256;
+}
+
+static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int trans_b, tp_activation act)
+{
+    const tp_cublaslt *lib = nullptr;
+    linear_state *s = nullptr;
+    product p;
+
+    TP_TRY(tp_accept_f32(c, scratch));
+    TP_TRY(tp_cublaslt_get(&lib));
+    TP_TRY(describe(&p, c, trans_a, trans_b, act));
+    TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuBLASLt matmul"));
+    s->lib = lib;
+    s->p = p;
+    s->bf16 = c->precision == TP_PRECISION_BF16;
+    const tp_status st = create(s, c->precision);
+    if (st != TP_OK) {
+        linear_release(s);
+        return st;
+    }
+    *scratch = s->workspace;
+    if (s->bf16) {
+        s->a_offset = aligned(*scratch);
+        s->b_offset = aligned(s->a_offset + (size_t)tp_len(&c->in[0]) * sizeof(uint16_t));
+        *scratch = s->b_offset + (size_t)tp_len(&c->in[1]) * sizeof(uint16_t);
+    }
+    c->state = s;
+    return TP_OK;
+}
+
+__global__ void linear_activate(float *y, int64_t n, int sigmoid)
+{
+    TP_GRID_LOOP(i, n)
+    {
+        y[i] = sigmoid ? tp_sigmoidf(y[i]) : tp_tanhf(y[i]);
+    }
+}
+
+/* Nearest bfloat16, ties to even; NaN stays NaN. */
+__global__ void linear_round_bf16(uint16_t *y, const float *x, int64_t n)
+{
+    TP_GRID_LOOP(i, n)
+    {
+        const uint32_t bits = __float_as_uint(x[i]);
+        y[i] = (uint16_t)((x[i] != x[i] ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+    }
+}
+
+static tp_status round_factor(const tp_call *c, int i, size_t offset, const void **out)
+{
+    uint16_t *y = reinterpret_cast<uint16_t *>(static_cast<char *>(c->scratch) + offset);
+    const int64_t n = tp_len(&c->in[i]);
+
+    TP_LAUNCH(linear_round_bf16, tp_cuda_blocks(c, n), TP_THREADS, 0, c, y, tp_in_f32(c, i), n);
+    *out = y;
+    return TP_OK;
+}
+
+static tp_status linear_run(const tp_call *c)
+{
+    const linear_state *s = static_cast<const linear_state *>(c->state);
+    const tp_cublaslt *lib = s->lib;
+    const float one = 1.0f, zero = 0.0f;
+    const void *a = c->in[0].data, *b = c->in[1].data, *bias = s->p.has_bias ? c->in[2].data : nullptr;
+
+    if (s->bf16) {
+        TP_TRY(round_factor(c, 0, s->a_offset, &a));
+        TP_TRY(round_factor(c, 1, s->b_offset, &b));
+    }
+    if (bias != nullptr)
+        TP_TRY(check(lib, lib->cublasLtMatmulDescSetAttribute(s->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
+                     TP_EDEVICE, "bias"));
+    TP_TRY(check(lib,
+                 lib->cublasLtMatmul(lib->handle, s->desc, &one, b, s->b, a, s->a, &zero,
+                                     c->out[0].data, s->y, c->out[0].data, s->y, &s->algo, c->scratch, s->workspace,
+                                     tp_queue_of(c)->stream),
+                 TP_EDEVICE, "cublasLtMatmul"));
+    if (s->p.act == TP_ACT_TANH || s->p.act == TP_ACT_SIGMOID)
+        TP_LAUNCH(linear_activate, tp_cuda_blocks(c, tp_len(&c->out[0])), TP_THREADS, 0, c, tp_out_f32(c, 0),
+                  tp_len(&c->out[0]), s->p.act == TP_ACT_SIGMOID);
+    return TP_OK;
+}
+
+static tp_status matmul_prepare(tp_call *c, size_t *scratch)
+{
+    const tp_matmul_attr *attr = static_cast<const tp_matmul_attr *>(c->attr);
+    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, TP_ACT_NONE);
+}
+
+static tp_status gemm_prepare(tp_call *c, size_t *scratch)
+{
+    const tp_gemm_attr *attr = static_cast<const tp_gemm_attr *>(c->attr);
+    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, attr->act);
+}
+
+const tp_impl tp_matmul_cublaslt = {"cublaslt", matmul_prepare, linear_run, linear_release, TP_IMPL_LIBRARY};
+const tp_impl tp_gemm_cublaslt = {"cublaslt", gemm_prepare, linear_run, linear_release, TP_IMPL_LIBRARY};

@@ -1,0 +1,439 @@
+/* libraries_emu.cc - plain loops behind libraries_emu.h. */
+#include "tests/emu/libraries_emu.h"
+#include <cstdio>
+#include <dlfcn.h>
+#include <vector>
+
+const char *emu_library_file()
+{
+    Dl_info info;
+    if (getenv("TEMPER_EMU_NO_LIBRARIES") != nullptr)
+        return "libemulated_away.so";
+    return dladdr(reinterpret_cast<const void *>(&emu_library_file), &info) != 0 ? info.dli_fname : "";
+}
+
+/* ---- cuBLASLt ---- */
+
+struct emu_blas {
+    int unused;
+};
+struct emu_matmul {
+    cublasComputeType_t compute;
+    cublasOperation_t trans_a, trans_b;
+    cublasLtEpilogue_t epilogue;
+    const float *bias;
+};
+struct emu_layout {
+    cudaDataType type;
+    int64_t rows, cols, ld, count, step;
+};
+struct emu_preference {
+    size_t most;
+};
+
+static const size_t WORKSPACE = 4096;
+
+size_t cublasLtGetVersion(void)
+{
+    return 130000;
+}
+const char *cublasLtGetStatusString(cublasStatus_t status)
+{
+    return status == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported" : "invalid value";
+}
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
+{
+    static emu_blas one;
+    *handle = &one;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t)
+{
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType)
+{
+    *desc = new emu_matmul{compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr};
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
+{
+    delete desc;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+template <typename T> static cublasStatus_t put(T *to, const void *value, size_t bytes)
+{
+    if (bytes != sizeof(T))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    memcpy(to, value, bytes);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attr,
+                                              const void *value, size_t bytes)
+{
+    switch (attr) {
+    case CUBLASLT_MATMUL_DESC_TRANSA:
+        return put(&desc->trans_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB:
+        return put(&desc->trans_b, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return put(&desc->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return put(&desc->bias, value, bytes);
+    }
+    return CUBLAS_STATUS_INVALID_VALUE;
+}
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows, uint64_t cols,
+                                          int64_t ld)
+{
+    *layout = new emu_layout{type, (int64_t)rows, (int64_t)cols, ld, 1, 0};
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
+{
+    delete layout;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attr,
+                                                const void *value, size_t bytes)
+{
+    int32_t count = 0;
+    if (attr == CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET)
+        return put(&layout->step, value, bytes);
+    const cublasStatus_t st = put(&count, value, bytes);
+    layout->count = count;
+    return st;
+}
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *pref)
+{
+    *pref = new emu_preference{0};
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t pref)
+{
+    delete pref;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t pref, cublasLtMatmulPreferenceAttributes_t,
+                                                    const void *value, size_t bytes)
+{
+    return put(&pref->most, value, bytes);
+}
+
+/* D(M,N) = op(A)(M,K) op(B)(K,N), by columns. */
+static bool fits(const emu_matmul *m, const emu_layout *a, const emu_layout *b, const emu_layout *d)
+{
+    const int64_t rows = m->trans_a == CUBLAS_OP_N ? a->rows : a->cols, depth = m->trans_a == CUBLAS_OP_N ? a->cols : a->rows,
+                  depth_b = m->trans_b == CUBLAS_OP_N ? b->rows : b->cols, cols = m->trans_b == CUBLAS_OP_N ? b->cols : b->rows;
+    return rows == d->rows && cols == d->cols && depth == depth_b && a->ld >= a->rows && b->ld >= b->rows && d->ld >= d->rows &&
+           a->count == d->count && b->count == d->count && d->count > 0 && a->type == b->type && d->type == CUDA_R_32F;
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t pref, int wanted,
+                                              cublasLtMatmulHeuristicResult_t *results, int *found)
+{
+    *found = 0;
+    if (!fits(desc, a, b, d) || wanted < 1)
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (pref->most < WORKSPACE)
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    memset(results, 0, sizeof(*results));
+    results->algo.data[0] = 42;
+    results->workspaceSize = WORKSPACE;
+    *found = 1;
+    return CUBLAS_STATUS_SUCCESS;
+}
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *result)
+{
+    if (algo->data[0] != 42 || !fits(desc, a, b, d))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    memset(result, 0, sizeof(*result));
+    result->algo = *algo;
+    result->workspaceSize = WORKSPACE;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static float element(const emu_layout *l, const void *data, int64_t batch, int64_t row, int64_t col, bool tf32)
+{
+    const int64_t at = batch * l->step + col * l->ld + row;
+    if (l->type == CUDA_R_16BF)
+        return emu::unpack<float>((uint64_t)static_cast<const uint16_t *>(data)[at] << 16);
+    const float v = static_cast<const float *>(data)[at];
+    const uint32_t bits = emu::unpack<uint32_t>(emu::pack(v));
+    return tf32 && std::isfinite(v) ? emu::unpack<float>((bits + 0x1000u) & 0xffffe000u) : v;
+}
+
+static void multiply(const emu_matmul &m, const emu_layout &al, const emu_layout &bl, const emu_layout &dl, const void *a,
+                     const void *b, float *d)
+{
+    const int64_t depth = m.trans_a == CUBLAS_OP_N ? al.cols : al.rows;
+    const bool tf32 = m.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+
+    for (int64_t batch = 0; batch < dl.count; batch++)
+        for (int64_t col = 0; col < dl.cols; col++)
+            for (int64_t row = 0; row < dl.rows; row++) {
+                float sum = 0.0f;
+                for (int64_t k = 0; k < depth; k++)
+                    sum = fmaf(m.trans_a == CUBLAS_OP_N ? element(&al, a, batch, row, k, tf32)
+                                                        : element(&al, a, batch, k, row, tf32),
+                               m.trans_b == CUBLAS_OP_N ? element(&bl, b, batch, k, col, tf32)
+                                                        : element(&bl, b, batch, col, k, tf32),
+                               sum);
+                if (m.epilogue & CUBLASLT_EPILOGUE_BIAS)
+                    sum += m.bias[row];
+                if (m.epilogue & CUBLASLT_EPILOGUE_RELU)
+                    sum = sum > 0.0f || sum != sum ? sum : 0.0f;
+                d[batch * dl.step + col * dl.ld + row] = sum;
+            }
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
+                              cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout, const void *beta,
+                              const void *, cublasLtMatrixLayout_t, void *d, cublasLtMatrixLayout_t d_layout,
+                              const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes, cudaStream_t stream)
+{
+    if (!fits(desc, a_layout, b_layout, d_layout) || algo == nullptr || algo->data[0] != 42 || workspace_bytes < WORKSPACE ||
+        *static_cast<const float *>(alpha) != 1.0f || *static_cast<const float *>(beta) != 0.0f ||
+        ((desc->epilogue & CUBLASLT_EPILOGUE_BIAS) && desc->bias == nullptr))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    const emu_matmul m = *desc;
+    const emu_layout al = *a_layout, bl = *b_layout, dl = *d_layout;
+    emu::run_on_stream(stream, [=] {
+        memset(workspace, 0xff, workspace_bytes);
+        multiply(m, al, bl, dl, a, b, static_cast<float *>(d));
+    });
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* ---- cuDNN ---- */
+
+struct emu_dnn {
+    cudaStream_t stream;
+};
+struct emu_tensor {
+    int n, c, h, w;
+};
+struct emu_filter {
+    int k, c, h, w;
+};
+struct emu_convolution {
+    int pad[2], stride[2], dilation[2], groups;
+    cudnnMathType_t math;
+};
+
+size_t cudnnGetVersion(void)
+{
+    return 91300;
+}
+const char *cudnnGetErrorString(cudnnStatus_t status)
+{
+    return status == CUDNN_STATUS_NOT_SUPPORTED ? "not supported" : "bad parameter";
+}
+cudnnStatus_t cudnnCreate(cudnnHandle_t *handle)
+{
+    static emu_dnn one;
+    *handle = &one;
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnDestroy(cudnnHandle_t)
+{
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream)
+{
+    handle->stream = stream;
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnCreateTensorDescriptor(cudnnTensorDescriptor_t *desc)
+{
+    *desc = new emu_tensor();
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnDestroyTensorDescriptor(cudnnTensorDescriptor_t desc)
+{
+    delete desc;
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t desc, cudnnTensorFormat_t, cudnnDataType_t, int n, int c, int h,
+                                         int w)
+{
+    *desc = {n, c, h, w};
+    return n > 0 && c > 0 && h > 0 && w > 0 ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM;
+}
+cudnnStatus_t cudnnCreateFilterDescriptor(cudnnFilterDescriptor_t *desc)
+{
+    *desc = new emu_filter();
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t desc)
+{
+    delete desc;
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t, cudnnTensorFormat_t, int k, int c, int h,
+                                         int w)
+{
+    *desc = {k, c, h, w};
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnCreateConvolutionDescriptor(cudnnConvolutionDescriptor_t *desc)
+{
+    *desc = new emu_convolution{{0, 0}, {1, 1}, {1, 1}, 1, CUDNN_DEFAULT_MATH};
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnDestroyConvolutionDescriptor(cudnnConvolutionDescriptor_t desc)
+{
+    delete desc;
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnSetConvolution2dDescriptor(cudnnConvolutionDescriptor_t desc, int pad_h, int pad_w, int stride_h, int stride_w,
+                                              int dilation_h, int dilation_w, cudnnConvolutionMode_t mode, cudnnDataType_t)
+{
+    *desc = {{pad_h, pad_w}, {stride_h, stride_w}, {dilation_h, dilation_w}, desc->groups, desc->math};
+    return mode == CUDNN_CROSS_CORRELATION ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
+}
+cudnnStatus_t cudnnSetConvolutionGroupCount(cudnnConvolutionDescriptor_t desc, int groups)
+{
+    desc->groups = groups;
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnSetConvolutionMathType(cudnnConvolutionDescriptor_t desc, cudnnMathType_t math)
+{
+    desc->math = math;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+static int out_size(int in, int kernel, int pad, int stride, int dilation)
+{
+    return (in + 2 * pad - dilation * (kernel - 1) - 1) / stride + 1;
+}
+
+static bool fits(const emu_tensor *x, const emu_filter *w, const emu_convolution *c, const emu_tensor *y)
+{
+    return x->n == y->n && y->c == w->k && x->c == w->c * c->groups && w->k % c->groups == 0 &&
+           y->h == out_size(x->h, w->h, c->pad[0], c->stride[0], c->dilation[0]) &&
+           y->w == out_size(x->w, w->w, c->pad[1], c->stride[1], c->dilation[1]);
+}
+
+/* The fastest is not deterministic, so that whoever takes the first is found out. */
+template <typename P> static cudnnStatus_t offer(bool ok, int wanted, int *found, P *results)
+{
+    *found = 0;
+    if (!ok || wanted < 2)
+        return CUDNN_STATUS_BAD_PARAM;
+    for (int i = 0; i < 2; i++) {
+        memset(&results[i], 0, sizeof(results[i]));
+        results[i].algo = static_cast<decltype(results[i].algo)>(i);
+        results[i].memory = i == 0 ? 0 : WORKSPACE;
+        results[i].determinism = i == 0 ? CUDNN_NON_DETERMINISTIC : CUDNN_DETERMINISTIC;
+    }
+    *found = 2;
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t, cudnnTensorDescriptor_t x, cudnnFilterDescriptor_t w,
+                                                     cudnnConvolutionDescriptor_t conv, cudnnTensorDescriptor_t y, int wanted,
+                                                     int *found, cudnnConvolutionFwdAlgoPerf_t *results)
+{
+    return offer(fits(x, w, conv, y), wanted, found, results);
+}
+cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t, cudnnFilterDescriptor_t w, cudnnTensorDescriptor_t dy,
+                                                          cudnnConvolutionDescriptor_t conv, cudnnTensorDescriptor_t dx, int wanted,
+                                                          int *found, cudnnConvolutionBwdDataAlgoPerf_t *results)
+{
+    return offer(fits(dx, w, conv, dy), wanted, found, results);
+}
+cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(cudnnHandle_t, cudnnTensorDescriptor_t x, cudnnTensorDescriptor_t dy,
+                                                            cudnnConvolutionDescriptor_t conv, cudnnFilterDescriptor_t dw,
+                                                            int wanted, int *found, cudnnConvolutionBwdFilterAlgoPerf_t *results)
+{
+    return offer(fits(x, dw, conv, dy), wanted, found, results);
+}
+
+/* Calls f(x, w, y) with the flat positions of every product of the convolution. */
+template <typename F>
+static void visit(const emu_tensor &x, const emu_filter &w, const emu_convolution &c, const emu_tensor &y, F f)
+{
+    for (int64_t n = 0; n < x.n; n++)
+        for (int64_t k = 0; k < w.k; k++)
+            for (int64_t i = 0; i < y.h; i++)
+                for (int64_t j = 0; j < y.w; j++)
+                    for (int64_t ch = 0; ch < w.c; ch++)
+                        for (int64_t r = 0; r < w.h; r++)
+                            for (int64_t s = 0; s < w.w; s++) {
+                                const int64_t row = i * c.stride[0] - c.pad[0] + r * c.dilation[0],
+                                              col = j * c.stride[1] - c.pad[1] + s * c.dilation[1],
+                                              from = k / (w.k / c.groups) * w.c + ch;
+                                if (row >= 0 && row < x.h && col >= 0 && col < x.w)
+                                    f(((n * x.c + from) * x.h + row) * x.w + col, ((k * w.c + ch) * w.h + r) * w.w + s,
+                                      ((n * y.c + k) * y.h + i) * y.w + j);
+                            }
+}
+
+/* Sums in double into n results. */
+template <typename F>
+static cudnnStatus_t run(cudnnHandle_t handle, bool ok, int algo, void *workspace, size_t bytes, const void *alpha,
+                         const void *beta, void *out, int64_t n, F add)
+{
+    if (!ok || algo != 1 || bytes < WORKSPACE || *static_cast<const float *>(alpha) != 1.0f ||
+        *static_cast<const float *>(beta) != 0.0f)
+        return CUDNN_STATUS_BAD_PARAM;
+    emu::run_on_stream(handle->stream, [=] {
+        std::vector<double> sum(static_cast<size_t>(n), 0.0);
+        memset(workspace, 0xff, bytes);
+        add(sum.data());
+        for (int64_t i = 0; i < n; i++)
+            static_cast<float *>(out)[i] = static_cast<float>(sum[static_cast<size_t>(i)]);
+    });
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x_desc, const void *x,
+                                      cudnnFilterDescriptor_t w_desc, const void *w, cudnnConvolutionDescriptor_t conv,
+                                      cudnnConvolutionFwdAlgo_t algo, void *workspace, size_t workspace_bytes, const void *beta,
+                                      cudnnTensorDescriptor_t y_desc, void *y)
+{
+    const emu_tensor xd = *x_desc, yd = *y_desc;
+    const emu_filter wd = *w_desc;
+    const emu_convolution c = *conv;
+    const float *xs = static_cast<const float *>(x), *ws = static_cast<const float *>(w);
+    return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, y,
+               (int64_t)yd.n * yd.c * yd.h * yd.w, [=](double *sum) {
+                   visit(xd, wd, c, yd, [=](int64_t i, int64_t k, int64_t o) { sum[o] += (double)xs[i] * ws[k]; });
+               });
+}
+cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alpha, cudnnFilterDescriptor_t w_desc, const void *w,
+                                           cudnnTensorDescriptor_t dy_desc, const void *dy, cudnnConvolutionDescriptor_t conv,
+                                           cudnnConvolutionBwdDataAlgo_t algo, void *workspace, size_t workspace_bytes,
+                                           const void *beta, cudnnTensorDescriptor_t dx_desc, void *dx)
+{
+    const emu_tensor xd = *dx_desc, yd = *dy_desc;
+    const emu_filter wd = *w_desc;
+    const emu_convolution c = *conv;
+    const float *ds = static_cast<const float *>(dy), *ws = static_cast<const float *>(w);
+    return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, dx,
+               (int64_t)xd.n * xd.c * xd.h * xd.w, [=](double *sum) {
+                   visit(xd, wd, c, yd, [=](int64_t i, int64_t k, int64_t o) { sum[i] += (double)ds[o] * ws[k]; });
+               });
+}
+cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x_desc,
+                                             const void *x, cudnnTensorDescriptor_t dy_desc, const void *dy,
+                                             cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdFilterAlgo_t algo,
+                                             void *workspace, size_t workspace_bytes, const void *beta,
+                                             cudnnFilterDescriptor_t dw_desc, void *dw)
+{
+    const emu_tensor xd = *x_desc, yd = *dy_desc;
+    const emu_filter wd = *dw_desc;
+    const emu_convolution c = *conv;
+    const float *ds = static_cast<const float *>(dy), *xs = static_cast<const float *>(x);
+    return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, dw,
+               (int64_t)wd.k * wd.c * wd.h * wd.w, [=](double *sum) {
+                   visit(xd, wd, c, yd, [=](int64_t i, int64_t k, int64_t o) { sum[k] += (double)ds[o] * xs[i]; });
+               });
+}

@@ -1,0 +1,231 @@
+/* cuda_device_test.cc - the GPU as a device: memory, copies, captured plans, and what happens when a call of the
+ * CUDA runtime fails. Against the emulated runtime; the failures are skipped on a real GPU. */
+#include "host/graph/device.h"
+#include "kernels/op.h"
+#include "temper/plan.h"
+#include "tests/engine/emulated.h"
+#include <string>
+#include <vector>
+
+namespace
+{
+
+/* counter = {0, 0}; y = relu(x - 1); ring[step] = y; step += 1. */
+struct Program {
+    tp_device *dev;
+    tp_graph *g = nullptr;
+    tp_plan *plan = nullptr;
+    void *x = nullptr, *counter = nullptr, *ring = nullptr;
+    tp_val y = 0;
+
+    explicit Program(tp_device *device) : dev(device) {}
+    ~Program()
+    {
+        tp_plan_free(plan);
+        tp_graph_free(g);
+        tp_device_release(dev, x);
+        tp_device_release(dev, counter);
+        tp_device_release(dev, ring);
+    }
+    Program(const Program &) = delete;
+    Program &operator=(const Program &) = delete;
+
+    tp_status make(const tp_plan_opts *opts)
+    {
+        const float values[3] = {0.5f, 2.0f, 3.5f};
+        TP_TRY(tp_graph_new(&g));
+        TP_TRY(tp_device_alloc(dev, &x, sizeof(values), "x"));
+        TP_TRY(tp_device_alloc(dev, &counter, 16, "counter"));
+        TP_TRY(tp_device_alloc(dev, &ring, 8 * 3 * sizeof(float), "ring"));
+        TP_TRY(tp_device_upload(dev, x, values, sizeof(values)));
+        const tp_val vx = tp_variable(g, "x", {x, {1, {3}}, TP_F32});
+        const tp_val vc = tp_variable(g, "counter", {counter, {1, {2}}, TP_U64});
+        y = tp_output(g, tp_relu(g, tp_sub(g, vx, tp_scalar(g, TP_F32, 1.0))));
+        tp_ring_write(g, tp_variable(g, "ring", {ring, {2, {8, 3}}, TP_F32}), vc, 1, &y);
+        tp_advance(g, vc);
+        return tp_plan_new(&plan, g, dev, opts);
+    }
+    tp_status run(int64_t times, uint64_t *step, std::vector<float> *rows)
+    {
+        uint64_t c[2] = {0, 0};
+        rows->resize(24);
+        TP_TRY(tp_plan_run_times(plan, times));
+        TP_TRY(tp_device_mark(dev, 1));
+        TP_TRY(tp_device_await(dev, 1));
+        TP_TRY(tp_device_download(dev, rows->data(), ring, 24 * sizeof(float)));
+        TP_TRY(tp_device_download(dev, c, counter, sizeof(c)));
+        *step = c[1];
+        return TP_OK;
+    }
+};
+
+TEST(CudaDevice, MemoryIsZeroedAndCopiesComeBack)
+{
+    void *p = nullptr;
+    float out[5] = {1, 1, 1, 1, 1}, in[5] = {1, 2, 3, 4, 5};
+    ASSERT_EQ(tp_device_alloc(gpu(), &p, sizeof(out), "five"), TP_OK) << tp_last_error();
+    ASSERT_EQ(tp_device_download(gpu(), out, p, sizeof(out)), TP_OK);
+    for (float v : out)
+        EXPECT_EQ(v, 0.0f);
+    ASSERT_EQ(tp_device_upload(gpu(), p, in, sizeof(in)), TP_OK);
+    ASSERT_EQ(tp_device_download(gpu(), out, p, sizeof(out)), TP_OK);
+    for (int i = 0; i < 5; i++)
+        EXPECT_EQ(out[i], in[i]);
+    tp_device_release(gpu(), p);
+}
+
+TEST(CudaDevice, QueuedCopiesAreDoneAtTheirMark)
+{
+    void *p = nullptr, *host = nullptr, *back = nullptr;
+    ASSERT_EQ(tp_device_alloc(gpu(), &p, 64, "device"), TP_OK);
+    ASSERT_EQ(tp_device_host_alloc(gpu(), &host, 64, "host"), TP_OK);
+    ASSERT_EQ(tp_device_host_alloc(gpu(), &back, 64, "back"), TP_OK);
+    static_cast<char *>(host)[63] = 7;
+    ASSERT_EQ(tp_device_enqueue_upload(gpu(), p, host, 64), TP_OK);
+    ASSERT_EQ(tp_device_enqueue_download(gpu(), back, p, 64), TP_OK);
+    ASSERT_EQ(tp_device_mark(gpu(), 0), TP_OK);
+    ASSERT_EQ(tp_device_await(gpu(), 0), TP_OK);
+    EXPECT_EQ(static_cast<char *>(back)[63], 7);
+    tp_device_release(gpu(), p);
+    tp_device_host_release(gpu(), host);
+    tp_device_host_release(gpu(), back);
+}
+
+TEST(CudaDevice, ACapturedPlanRunsOnceOrManyTimes)
+{
+    for (int slow = 0; slow < 3; slow++) {
+        tp_plan_opts opts = TP_PLAN_OPTS_INIT;
+        opts.timed = slow == 1;
+        opts.poison = slow == 2;
+        Program p(gpu());
+        std::vector<float> rows;
+        uint64_t step = 0;
+        ASSERT_EQ(p.make(&opts), TP_OK) << tp_last_error();
+        uint64_t want = 0;
+        for (int64_t times : {1, 0, 3, 3, 5, 2, 5}) {
+            ASSERT_EQ(p.run(times, &step, &rows), TP_OK) << tp_last_error();
+            EXPECT_EQ(step, want += static_cast<uint64_t>(times));
+        }
+        EXPECT_EQ(std::vector<float>(rows.begin(), rows.begin() + 3), (std::vector<float>{0.0f, 1.0f, 2.5f}));
+    }
+}
+
+TEST(CudaDevice, NothingIsAllocatedOrWaitedForBetweenLaunches)
+{
+    if (!is_emulated())
+        GTEST_SKIP() << "counts the calls of the emulated runtime";
+    Program p(gpu());
+    ASSERT_EQ(p.make(nullptr), TP_OK) << tp_last_error();
+    ASSERT_EQ(tp_plan_run_times(p.plan, 4), TP_OK);
+    const uint64_t alive = emulated_count("emu_alive"), syncs = emulated_count("emu_syncs"),
+                   calls = emulated_count("emu_calls");
+    for (int i = 0; i < 100; i++)
+        ASSERT_EQ(tp_plan_run_times(p.plan, 4), TP_OK);
+    EXPECT_EQ(emulated_count("emu_alive"), alive);
+    EXPECT_EQ(emulated_count("emu_syncs"), syncs);
+    EXPECT_EQ(emulated_count("emu_calls"), calls + 100) << "one launch for each row of steps";
+}
+
+TEST(CudaDevice, AnArenaThatDoesNotFitNamesItsLargestValues)
+{
+    if (!is_emulated())
+        GTEST_SKIP() << "needs the memory of the emulated GPU";
+    tp_graph *g = nullptr;
+    tp_plan *plan = nullptr;
+    ASSERT_EQ(tp_graph_new(&g), TP_OK);
+    const int64_t huge[2] = {1 << 20, 1 << 14}; /* 64 GiB */
+    const float one = 1.0f;
+    const tp_val row = tp_constant(g, TP_F32, {2, {1, huge[1]}}, std::vector<float>(huge[1], one).data());
+    const tp_val column = tp_constant(g, TP_F32, {2, {huge[0], 1}}, std::vector<float>(huge[0], one).data());
+    tp_output(g, tp_exp(g, tp_add(g, row, column)));
+    EXPECT_EQ(tp_plan_new(&plan, g, gpu(), nullptr), TP_ENOMEM);
+    const std::string line = tp_last_error();
+    EXPECT_NE(line.find("bytes asked"), std::string::npos) << line;
+    EXPECT_NE(line.find("free"), std::string::npos) << line;
+    EXPECT_NE(line.find("largest values: add(1048576,16384) of 68719476736 bytes"), std::string::npos) << line;
+    EXPECT_EQ(plan, nullptr);
+    tp_graph_free(g);
+}
+
+TEST(CudaDevice, InformationIsThere)
+{
+    tp_device_info info;
+    int n = 0;
+    ASSERT_EQ(tp_device_gpu_count(&n), TP_OK) << tp_last_error();
+    EXPECT_GE(n, 1);
+    ASSERT_EQ(tp_device_gpu_info(0, &info), TP_OK) << tp_last_error();
+    EXPECT_STRNE(info.name, "");
+    EXPECT_GE(info.capability, 80);
+    EXPECT_GT(info.multiprocessors, 0);
+    EXPECT_GE(info.memory_bytes, info.free_bytes);
+    EXPECT_GE(info.driver, 13000);
+    EXPECT_STRNE(info.cublaslt, "");
+    EXPECT_STRNE(info.cudnn, "");
+    EXPECT_EQ(tp_device_gpu_info(n, &info), TP_EDEVICE);
+    EXPECT_EQ(tp_device_gpu_info(-1, &info), TP_EDEVICE);
+}
+
+/* Everything that a run does with a device. */
+tp_status whole_life(uint64_t *calls)
+{
+    tp_device *dev = nullptr;
+    std::vector<float> rows;
+    uint64_t step = 0;
+    void *host = nullptr;
+
+    TP_TRY(tp_device_open(&dev, "cuda"));
+    tp_status st;
+    {
+        Program p(dev);
+        st = p.make(nullptr);
+        if (st == TP_OK)
+            st = tp_device_host_alloc(dev, &host, 12, "host");
+        if (st == TP_OK)
+            st = tp_device_enqueue_download(dev, host, p.x, 12);
+        if (st == TP_OK)
+            st = p.run(1, &step, &rows);
+        if (st == TP_OK)
+            st = p.run(3, &step, &rows);
+        float y[3];
+        if (st == TP_OK)
+            st = tp_plan_read(p.plan, p.y, y);
+        tp_device_host_release(dev, host);
+    }
+    tp_device_close(dev);
+    *calls = emulated_count("emu_calls");
+    return st;
+}
+
+TEST(CudaDevice, EveryCallOfTheRuntimeMayFail)
+{
+    if (!is_emulated())
+        GTEST_SKIP() << "needs the emulated runtime";
+    set_failure(0, 0);
+    const uint64_t before = emulated_count("emu_alive");
+    uint64_t total = 0, calls = 0;
+    ASSERT_EQ(whole_life(&total), TP_OK) << tp_last_error();
+    ASSERT_GT(total, 30u);
+    ASSERT_EQ(emulated_count("emu_alive"), before);
+    /* out of memory; invalid value; the eleven after which the GPU is lost */
+    for (int error : {2, 1, 214, 700, 702, 710, 714, 715, 716, 717, 718, 719, 999}) {
+        int reported = 0;
+        for (uint64_t n = 1; n <= total; n++) {
+            set_failure(n, error);
+            const tp_status st = whole_life(&calls);
+            if (st != TP_OK) {
+                reported++;
+                const std::string line = tp_last_error();
+                EXPECT_TRUE(tp_status_exit_code(st) == 69 || (error == 2 && st == TP_ENOMEM))
+                    << "call " << n << " error " << error << ": " << line;
+                EXPECT_NE(line.find(st == TP_ENOMEM ? "memory" : std::to_string(error)), std::string::npos)
+                    << "call " << n << ": " << line;
+            }
+            set_failure(0, 0);
+            EXPECT_EQ(emulated_count("emu_alive"), before) << "call " << n << " error " << error << " leaves something";
+        }
+        /* What only frees or measures may fail unseen. */
+        EXPECT_GT(reported, static_cast<int>(total) / 2) << error;
+    }
+}
+
+} // namespace

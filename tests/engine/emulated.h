@@ -1,0 +1,51 @@
+/* emulated.h - the GPU that TEMPER_CUDA_MODULE opens, and the handles by which a test steers it if it is the emulated
+ * one (tests/emu). On a real GPU the handles are NULL. */
+#ifndef TP_TESTS_EMULATED_H
+#define TP_TESTS_EMULATED_H
+#include "temper/device.h"
+#include <cstdint>
+#include <cstdlib>
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+
+template <typename F> inline F emulated_symbol(const char *name)
+{
+    static void *library = dlopen(std::getenv("TEMPER_CUDA_MODULE"), RTLD_NOW | RTLD_LOCAL);
+    return reinterpret_cast<F>(dlsym(library, name));
+}
+
+/* The order in which blocks and lanes run. */
+inline void set_schedule(uint64_t which)
+{
+    static const auto set = emulated_symbol<void (*)(uint64_t)>("emu_schedule");
+    if (set != nullptr)
+        set(which);
+}
+
+/* Call number n of the CUDA runtime from now on fails; 0 for none. */
+inline void set_failure(uint64_t n, int error)
+{
+    emulated_symbol<void (*)(uint64_t, int)>("emu_fail_at")(n, error);
+}
+
+/* "emu_calls", "emu_alive" (allocations, streams, events, graphs), "emu_syncs". */
+inline uint64_t emulated_count(const char *what)
+{
+    return emulated_symbol<uint64_t (*)()>(what)();
+}
+
+inline bool is_emulated()
+{
+    return emulated_symbol<void *>("emu_schedule") != nullptr;
+}
+
+inline tp_device *gpu()
+{
+    static tp_device *dev = nullptr;
+    if (dev == nullptr) {
+        EXPECT_EQ(tp_device_open(&dev, "cuda"), TP_OK) << tp_last_error();
+    }
+    return dev;
+}
+
+#endif
