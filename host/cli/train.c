@@ -22,6 +22,13 @@ static void print_part(FILE *f, const char *name, const tp_run_part *p)
     (void)p;
 }
 
+static void on_start(void *user, const char *device)
+{
+    const cli_args *a = user;
+    if (!a->quiet)
+        fprintf(a->json ? stderr : stdout, "on %s\n", device);
+}
+
 /* One line a report; on a terminal a bar that is drawn over. */
 static void on_report(void *user, const tp_run_report *r)
 {
@@ -115,7 +122,8 @@ int cli_train(const cli_args *a)
         o.device = a->device;
         o.resume = a->resume;
         o.stop = &stop_asked;
-        o.report = on_report;
+        o.start = on_start;
+    o.report = on_report;
         o.user = (void *)(uintptr_t)a;
         o.plan_text = a->dump_plan ? &plan : NULL;
         st = tp_run_train(recipe, &o, result);

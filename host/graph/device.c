@@ -5,18 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A GPU if one answers, else the CPU, and its line says why. */
+/* A GPU if one answers, else the CPU, and why. */
 static tp_status open_auto(tp_device *dev)
 {
-    char why[TP_DEVICE_TEXT / 2];
-
     if (tp_device_cuda_open(dev, 0) == TP_OK)
         return TP_OK;
-    snprintf(why, sizeof(why), "%s", tp_last_error());
-    TP_TRY(tp_device_cpu_open(dev));
-    const size_t at = strlen(dev->text);
-    snprintf(dev->text + at, sizeof(dev->text) - at, " (%s)", why);
-    return TP_OK;
+    snprintf(dev->note, sizeof(dev->note), "%s", tp_last_error());
+    return tp_device_cpu_open(dev);
 }
 
 static tp_status open_kind(tp_device *dev, const char *spec)
@@ -73,6 +68,11 @@ const tp_impl *const *tp_device_impls(const tp_device *dev, const tp_op *op)
 const char *tp_device_text(const tp_device *dev)
 {
     return dev->text;
+}
+
+const char *tp_device_note(const tp_device *dev)
+{
+    return dev->note;
 }
 
 tp_status tp_device_alloc(tp_device *dev, void **out, size_t bytes, const char *what)

@@ -38,7 +38,7 @@ struct tp_device {
     const tp_device_ops *ops;
     void *ctx;
     const void *queue; /* tp_call's */
-    char text[TP_DEVICE_TEXT];
+    char text[TP_DEVICE_TEXT], note[TP_DEVICE_TEXT];
 };
 
 tp_status tp_device_cpu_open(tp_device *dev) TP_MUST_USE;

@@ -56,6 +56,11 @@ static const tp_choice schedules[] = {{"constant", TP_SCHEDULE_CONSTANT},
                                       {"one_cycle", TP_SCHEDULE_ONE_CYCLE},
                                       {"reduce_on_plateau", TP_SCHEDULE_REDUCE_ON_PLATEAU},
                                       {NULL, 0}};
+static const tp_choice precisions[] = {{"auto", -1},
+                                       {"fp32", TP_PRECISION_FP32},
+                                       {"tf32", TP_PRECISION_TF32},
+                                       {"bf16", TP_PRECISION_BF16},
+                                       {NULL, 0}};
 static const tp_choice micro_batches[] = {{"fixed", TP_MICRO_BATCH_FIXED}, {"auto", TP_MICRO_BATCH_AUTO}, {NULL, 0}};
 static const tp_choice inits[] = {{"default", TP_INIT_DEFAULT},
                                   {"kaiming", TP_INIT_KAIMING},
@@ -154,6 +159,8 @@ const tp_schema_row tp_schema[] = {
     {"train.accumulate", TP_KEY_INTEGER, R(train.accumulate), RANGE(1, TP_MAX_MICRO), "micro-batches of a step"},
     {"train.micro_batch", TP_KEY_CHOICE, R(train.micro_batch), CHOICE(micro_batches),
      "auto: more micro-batches, where memory is short"},
+    {"train.precision", TP_KEY_CHOICE, R(train.precision), CHOICE(precisions),
+     "of products on a GPU; auto: tf32; the CPU computes in fp32"},
     {"train.seed", TP_KEY_INTEGER, R(train.seed), RANGE(0, BIG),
      "first weights, order, augmentation, dropout"},
     {"train.report", TP_KEY_INTEGER, R(train.report), RANGE(0, 1e12),
@@ -278,6 +285,7 @@ void tp_recipe_defaults(tp_recipe *r)
     r->train.batch = 64;
     r->train.epochs = 10;
     r->train.accumulate = 1;
+    r->train.precision = -1;
     r->train.keep = 2;
     r->train.max_bad_steps = 10;
     tp_recipe_optimizer_defaults(r, TP_ADAMW);

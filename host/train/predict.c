@@ -34,7 +34,9 @@ static tp_status build_eval(tp_trainer *t, tp_eval_pass *e, tp_part part, int us
         out = tp_add(b.g, tp_div(b.g, out, b.target_scale), b.target_shift);
     e->out = tp_output(b.g, out);
     TP_TRY(tp_graph_status(b.g));
-    return tp_plan_new(&e->plan, b.g, t->dev, NULL);
+    tp_plan_opts opts = TP_PLAN_OPTS_INIT;
+    opts.precision = t->opts.precision;
+    return tp_plan_new(&e->plan, b.g, t->dev, &opts);
 }
 
 static tp_status make_eval(tp_trainer *t, tp_eval_pass *e, tp_part part, int use_ema)

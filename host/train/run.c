@@ -254,12 +254,18 @@ static tp_status finish(tp_run *u)
     return tp_run_write_manifest(u);
 }
 
+static const char *const precision_names[] = {
+    [TP_PRECISION_FP32] = "fp32", [TP_PRECISION_TF32] = "tf32", [TP_PRECISION_BF16] = "bf16"};
+
 static tp_status prepare(tp_run *u)
 {
     const tp_recipe *r = u->r;
     int64_t most = 0;
 
     TP_TRY(tp_device_open(&u->dev, u->o->device));
+    u->precision = tp_device_kind_of(u->dev) == TP_CPU
+                       ? TP_PRECISION_FP32
+                       : (r->train.precision < 0 ? TP_PRECISION_TF32 : (tp_precision)r->train.precision);
     TP_TRY(tp_run_open_data(u));
     TP_TRY(tp_run_make_model(u));
     TP_TRY(tp_run_check_metrics(u));
@@ -279,8 +285,20 @@ static tp_status prepare(tp_run *u)
     plateau.higher_is_better = higher_is_better(r->plateau_metric);
     u->plateau = tp_plateau_start(&plateau);
     snprintf(u->result->device, sizeof(u->result->device), "%s", tp_device_text(u->dev));
+    snprintf(u->result->precision, sizeof(u->result->precision), "%s", precision_names[u->precision]);
     snprintf(u->result->data_hash, sizeof(u->result->data_hash), "%s", tp_data_hash(u->data));
     return TP_OK;
+}
+
+static void announce(const tp_run *u)
+{
+    char line[1024];
+    const char *note = tp_device_note(u->dev);
+
+    snprintf(line, sizeof(line), "%s%s%s%s; %s", tp_device_text(u->dev), note[0] != '\0' ? " (" : "", note,
+             note[0] != '\0' ? ")" : "", u->result->precision);
+    if (u->o->start != NULL)
+        u->o->start(u->o->user, line);
 }
 
 static tp_status carry_out(tp_run *u)
@@ -293,12 +311,14 @@ static tp_status carry_out(tp_run *u)
     u->result->already_done =
         u->o->resume && (first >= u->total || tp_early_stop_reached(&u->early, &u->best));
     u->result->steps = first;
-    tp_run_note(u, "from step %lld of %lld on %s, data %s", (long long)first, (long long)u->total,
-                u->result->device, u->result->data_hash);
+    tp_run_note(u, "from step %lld of %lld on %s in %s, data %s", (long long)first, (long long)u->total,
+                u->result->device, u->result->precision, u->result->data_hash);
     tp_run_note(u, "%s; %lld micro-batches a step", tp_data_resident(u->data) ? "data resident" : "data streamed",
                 (long long)u->accumulate);
-    if (!u->result->already_done)
+    if (!u->result->already_done) {
+        announce(u);
         TP_TRY(train(u, first));
+    }
     if (u->o->plan_text != NULL)
         TP_TRY(tp_trainer_plan_text(u->trainer, u->o->plan_text));
     TP_TRY(finish(u));

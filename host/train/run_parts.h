@@ -16,6 +16,7 @@ typedef struct tp_run {
     const tp_run_opts *o;
     tp_run_result *result;
     tp_device *dev;
+    tp_precision precision;
     tp_data *data;
     tp_model *model;
     tp_trainer *trainer;

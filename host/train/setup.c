@@ -221,6 +221,7 @@ tp_status tp_run_make_trainer(tp_run *u)
     o.batch = r->train.batch;
     o.accumulate = r->train.accumulate;
     o.seed = (uint64_t)r->train.seed;
+    o.precision = u->precision;
     o.timed = u->o->plan_text != NULL;
     tp_status st = tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &o);
     while (st == TP_ENOMEM && r->train.micro_batch == TP_MICRO_BATCH_AUTO && o.batch % (2 * o.accumulate) == 0 &&

@@ -199,6 +199,7 @@ static tp_status build_step(tp_trainer *t, tp_batch_graph *b, gradients *sum, up
     TP_TRY(apply(b, sum, loss, u));
     tp_plan_opts opts = TP_PLAN_OPTS_INIT;
     opts.timed = t->opts.timed;
+    opts.precision = t->opts.precision;
     return tp_plan_new(&t->plan, b->g, t->dev, &opts);
 }
 

@@ -26,6 +26,9 @@ TP_API tp_device_kind tp_device_kind_of(const tp_device *dev);
 /* One line for people: "cpu: 2 threads, Intel(R) Xeon(R), oneDNN 2.6.3". Borrowed. */
 TP_API const char *tp_device_text(const tp_device *dev);
 
+/* Where "auto" has chosen the CPU: why no GPU. "" otherwise. Borrowed. */
+TP_API const char *tp_device_note(const tp_device *dev);
+
 /* What is known of a GPU. Versions as CUDA writes them: 1000 * major + 10 * minor. */
 typedef struct tp_device_info {
     char name[256];

@@ -75,6 +75,7 @@ typedef struct tp_recipe {
     char plateau_metric[TP_LAYER_NAME_SIZE];
     struct {
         tp_micro_batch micro_batch;
+        int precision; /* a tp_precision, or -1: tf32 on a GPU */
         int64_t batch, epochs, accumulate, seed, report, save, keep, max_bad_steps, steps_per_launch;
         char metrics[TP_RECIPE_METRICS][TP_LAYER_NAME_SIZE];
         int n_metrics;

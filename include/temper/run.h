@@ -34,6 +34,8 @@ typedef struct tp_run_opts {
     int resume;
     const volatile int
         *stop; /* polled after every step: not 0 saves and ends with TP_ESTOPPED; may be NULL */
+    /* Once, before the first step: "cpu: NAME, 2 threads (no GPU: WHY); fp32". */
+    void (*start)(void *user, const char *device);
     void (*report)(void *user, const tp_run_report *r);
     void *user;
     char **plan_text; /* NULL, or where to leave the compiled step with the time of each node: free with
@@ -41,14 +43,14 @@ typedef struct tp_run_opts {
 } tp_run_opts;
 #define TP_RUN_OPTS_INIT                                                                                     \
     {                                                                                                        \
-        sizeof(tp_run_opts), NULL, NULL, "auto", 0, NULL, NULL, NULL, NULL                                   \
+        sizeof(tp_run_opts), NULL, NULL, "auto", 0, NULL, NULL, NULL, NULL, NULL                                 \
     }
 
 typedef struct tp_run_result {
     int64_t steps, samples;
     int already_done; /* resume found nothing left to do */
     double seconds, samples_per_second;
-    char weights_hash[65], data_hash[65], device[256];
+    char weights_hash[65], data_hash[65], device[256], precision[8];
     tp_run_part validation, test;
 } tp_run_result;
 

@@ -33,13 +33,14 @@ typedef struct tp_train_opts {
     double ema;         /* decay of the moving average of weights; 0: none */
     int64_t batch;      /* samples of one step */
     int64_t accumulate; /* micro-batches a step is made of, at most TP_MAX_MICRO; divides batch */
+    tp_precision precision;
     uint64_t seed;      /* order of samples, augmentation, dropout */
     int timed;          /* measure each node; tp_trainer_plan_text then shows it */
 } tp_train_opts;
 #define TP_TRAIN_OPTS_INIT                                                                                   \
     {                                                                                                        \
         sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0}, 0.01, 0,  \
-            0.0, 0.0, 64, 1, 0, 0                                                                            \
+            0.0, 0.0, 64, 1, TP_PRECISION_FP32, 0, 0                                                                       \
     }
 
 #define TP_MAX_MICRO 256
