@@ -3,27 +3,21 @@
  * save. */
 #include "host/core/order.h"
 #include "kernels/cpu.h"
+#include "kernels/data/place.h"
 #include <string.h>
 
 /* ---- sample_index ---- */
 
-typedef struct step_place {
-    uint64_t seed, epoch;
-    int64_t first; /* position in the epoch of the batch's first sample */
-} step_place;
-
-static step_place place_of(const tp_tensor *counter, int64_t steps_per_epoch, int64_t batch)
+static tp_step_place place_of(const tp_tensor *counter, int64_t steps_per_epoch, int64_t batch)
 {
-    const uint64_t *c = counter->data;
-    const uint64_t per = (uint64_t)steps_per_epoch;
-    return (step_place){c[0], c[1] / per, (int64_t)(c[1] % per) * batch};
+    return tp_step_place_of(counter->data, steps_per_epoch, batch);
 }
 
 static void index_piece(void *ctx, int64_t begin, int64_t end)
 {
     const tp_call *c = ctx;
     const tp_sample_attr *a = c->attr;
-    const step_place at = place_of(&c->in[0], a->steps_per_epoch, a->batch);
+    const tp_step_place at = place_of(&c->in[0], a->steps_per_epoch, a->batch);
     const int64_t n = tp_len(&c->in[1]);
     const int64_t *rows = c->in[1].data;
     int64_t *index = c->out[0].data;
@@ -96,30 +90,6 @@ tp_val tp_sample_index(tp_graph *g, tp_val counter, tp_val rows, tp_sample_attr 
 /* inputs: data, index, shift, scale, counter */
 enum { IN_DATA, IN_INDEX, IN_SHIFT, IN_SCALE, IN_COUNTER };
 
-static float half_to_float(uint16_t h)
-{
-    const uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 0x1fu, mantissa = h & 0x3ffu;
-    uint32_t bits;
-    float f;
-
-    if (exponent == 0) { /* zero or subnormal: mantissa * 2^-24 */
-        f = (float)mantissa * 0x1p-24f;
-        memcpy(&bits, &f, 4);
-        bits |= sign;
-    } else
-        bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-
-static float bfloat_to_float(uint16_t h)
-{
-    const uint32_t bits = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-
 #define CONVERT(T)                                                                                           \
     for (int64_t i = 0; i < n; i++)                                                                          \
         y[i] = (float)((const T *)x)[i];                                                                     \
@@ -159,7 +129,7 @@ static void to_float(float *y, const void *x, tp_dtype dtype, int64_t n)
     default:
         for (int64_t i = 0; i < n; i++) {
             const uint16_t h = ((const uint16_t *)x)[i];
-            y[i] = dtype == TP_F16 ? half_to_float(h) : bfloat_to_float(h);
+            y[i] = dtype == TP_F16 ? tp_half_to_float(h) : tp_bfloat_to_float(h);
         }
     }
 }
@@ -177,35 +147,28 @@ TP_SIMD static void normalise(float *y, const float *shift, const float *scale, 
             y[k * run + i] = (y[k * run + i] - shift[k]) * scale[k];
 }
 
-/* Moves the image in place by (dy, dx) pixels into zeros, mirrored first if flip. `row` holds one image. */
-static void augment(float *image, float *copy, int64_t channels, int64_t h, int64_t w, int64_t dy, int64_t dx,
-                    int flip)
+/* `copy` has room for the image. */
+static void augment(float *image, float *copy, int64_t channels, int64_t h, int64_t w, tp_augment m)
 {
     memcpy(copy, image, (size_t)(channels * h * w) * sizeof(float));
     for (int64_t c = 0; c < channels; c++)
         for (int64_t i = 0; i < h; i++)
             for (int64_t j = 0; j < w; j++) {
-                const int64_t si = i + dy, sj = flip ? w - 1 - (j + dx) : j + dx;
-                image[(c * h + i) * w + j] =
-                    si >= 0 && si < h && sj >= 0 && sj < w ? copy[(c * h + si) * w + sj] : 0.0f;
+                const int64_t from = tp_augment_source(m, h, w, i, j);
+                image[(c * h + i) * w + j] = from >= 0 ? copy[c * h * w + from] : 0.0f;
             }
 }
 
 typedef struct gather_job {
     const tp_call *c;
     int64_t row, run;
-    step_place at;
 } gather_job;
 
 static void augment_row(const gather_job *j, float *y, float *copy, int64_t sample)
 {
-    const tp_gather_attr *a = j->c->attr;
     const tp_shape s = j->c->in[IN_DATA].shape;
-    const tp_rng4 r = tp_rng_draw(j->at.seed, TP_RNG_AUGMENT, (uint64_t)sample, j->at.epoch);
-    const uint32_t span = 2 * (uint32_t)a->crop + 1;
-    const int64_t dy = (int64_t)(((uint64_t)r.v[0] * span) >> 32) - a->crop,
-                  dx = (int64_t)(((uint64_t)r.v[1] * span) >> 32) - a->crop;
-    augment(y, copy, s.d[1], s.d[2], s.d[3], dy, dx, a->hflip && (r.v[2] >> 31));
+    augment(y, copy, s.d[1], s.d[2], s.d[3],
+            tp_augment_of(j->c->in[IN_COUNTER].data, *(const tp_gather_attr *)j->c->attr, sample));
 }
 
 /* The row of data that output row b comes from. */
@@ -260,8 +223,6 @@ static tp_status gather_run(const tp_call *c)
     }
     if (c->in[IN_SCALE].dtype != TP_DTYPE_NONE)
         j.run = j.row / tp_len(&c->in[IN_SCALE]);
-    if (a->crop > 0 || a->hflip)
-        j.at = place_of(&c->in[IN_COUNTER], a->steps_per_epoch, 1);
     tp_parallel(tp_len(&c->in[IN_INDEX]), 1 + TP_GRAIN / (j.row + 1), gather_piece, &j);
     return TP_OK;
 }
@@ -270,9 +231,9 @@ static tp_status gather_run(const tp_call *c)
 static double element(const tp_tensor *t, int64_t i)
 {
     if (t->dtype == TP_F16)
-        return (double)half_to_float(((const uint16_t *)t->data)[i]);
+        return (double)tp_half_to_float(((const uint16_t *)t->data)[i]);
     if (t->dtype == TP_BF16)
-        return (double)bfloat_to_float(((const uint16_t *)t->data)[i]);
+        return (double)tp_bfloat_to_float(((const uint16_t *)t->data)[i]);
     return tp_get(t, i);
 }
 
@@ -283,7 +244,7 @@ static int64_t source_of(const tp_call *c, int64_t sample, int64_t k)
     const tp_shape s = c->in[IN_DATA].shape;
     if (a->crop == 0 && !a->hflip)
         return k;
-    const step_place at = place_of(&c->in[IN_COUNTER], a->steps_per_epoch, 1);
+    const tp_step_place at = place_of(&c->in[IN_COUNTER], a->steps_per_epoch, 1);
     const tp_rng4 r = tp_rng_draw(at.seed, TP_RNG_AUGMENT, (uint64_t)sample, at.epoch);
     const int64_t span = 2 * (int64_t)a->crop + 1, w = s.d[3], h = s.d[2];
     const int64_t i = k / w % h + (int64_t)r.v[0] * span / ((int64_t)1 << 32) - a->crop;

@@ -207,6 +207,7 @@ static const tp_case cases_grad[] = {{"7:i64,7x5", -1.0, 1.0, 11, &v11, 0, 0},
                                      {"30x2:i32,30x2x3", -1.0, 1.0, 11, &v11, 0, 0},
                                      {"257:i64,257x33", -1.0, 1.0, 40, &v1000, 0, 0}};
 static const tp_case cases_rows[] = {{"1:i64,1x5", -1.0, 1.0, 11, &v11, 0, 0},
+                                     {"5000:i32,5000x2", -1.0, 1.0, 700, &v1000, 0, 0},
                                      {"30x2:i32,30x2x3", -1.0, 1.0, 11, &v11, 0, 0},
                                      {"257:i64,257x33", -1.0, 1.0, 40, &v1000, 0, 0}};
 static const tp_impl embedding_cpu_ref = {"ref", accept_any, embedding_run, NULL, 0};

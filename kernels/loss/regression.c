@@ -1,36 +1,7 @@
 /* regression.c - mse, mae, huber and quantile loss, a value for each row, and their gradient; the weighted
  * mean that turns row losses into one number. */
 #include "kernels/cpu.h"
-#include <math.h>
-
-static inline double loss_of(double d, const tp_regression_attr *a)
-{
-    switch (a->kind) {
-    case TP_REGRESSION_MSE:
-        return d * d;
-    case TP_REGRESSION_MAE:
-        return fabs(d);
-    case TP_REGRESSION_HUBER:
-        return fabs(d) <= a->param ? 0.5 * d * d : a->param * (fabs(d) - 0.5 * a->param);
-    default: /* pinball: d = x - t */
-        return d < 0.0 ? -a->param * d : (1.0 - a->param) * d;
-    }
-}
-
-static inline double slope_of(double d, const tp_regression_attr *a)
-{
-    const double sign = (double)((d > 0.0) - (d < 0.0));
-    switch (a->kind) {
-    case TP_REGRESSION_MSE:
-        return 2.0 * d;
-    case TP_REGRESSION_MAE:
-        return sign;
-    case TP_REGRESSION_HUBER:
-        return fabs(d) <= a->param ? d : a->param * sign;
-    default:
-        return d < 0.0 ? -a->param : (d > 0.0 ? 1.0 - a->param : 0.0);
-    }
-}
+#include "kernels/loss/regression.h"
 
 static int64_t columns_of(const tp_tensor *x)
 {
@@ -46,7 +17,7 @@ static void loss_rows(void *ctx, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         double sum = 0.0;
         for (int64_t k = 0; k < cols; k++)
-            sum += loss_of(tp_get(&c->in[0], i * cols + k) - tp_get(&c->in[1], i * cols + k), c->attr);
+            sum += tp_regression_value(tp_get(&c->in[0], i * cols + k) - tp_get(&c->in[1], i * cols + k), c->attr);
         tp_set(&c->out[0], i, sum / (double)cols);
     }
 }
@@ -65,7 +36,7 @@ static void grad_rows(void *ctx, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         const double share = tp_get(&c->in[2], i) / (double)cols;
         for (int64_t k = i * cols; k < (i + 1) * cols; k++)
-            tp_set(&c->out[0], k, share * slope_of(tp_get(&c->in[0], k) - tp_get(&c->in[1], k), c->attr));
+            tp_set(&c->out[0], k, share * tp_regression_slope(tp_get(&c->in[0], k) - tp_get(&c->in[1], k), c->attr));
     }
 }
 

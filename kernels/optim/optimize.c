@@ -2,90 +2,43 @@
  * step counter and the moving average of weights. Nothing is written when the step's gradient is not finite
  * (clip[1] is 0). */
 #include "kernels/cpu.h"
-#include <math.h>
+#include "kernels/optim/update.h"
 
 #define PIECE 16384
-
-/* What one step needs, worked out once for all elements of a tensor. */
-typedef struct rule {
-    tp_optimizer_kind kind;
-    double lr, decay, scale; /* lr already times the tensor's multiplier */
-    double beta1, beta2, epsilon, momentum;
-    double correct1, correct2; /* 1 - beta^t */
-    int nesterov, first;       /* first: t is 1 */
-} rule;
 
 int tp_optimizer_states(tp_optimizer_kind kind)
 {
     return kind == TP_ADAM || kind == TP_ADAMW || kind == TP_RMSPROP ? 2 : 1;
 }
 
-/* ---- the update of one element; REAL is float or double ---- */
-
-#define UPDATE(name, REAL, SQRT)                                                                             \
-    static inline __attribute__((always_inline)) void name(const rule *r, tp_optimizer_kind kind, REAL *w,   \
-                                                           REAL grad, REAL *s1, REAL *s2)                    \
-    {                                                                                                        \
-        const REAL lr = (REAL)r->lr, decay = (REAL)r->decay, b1 = (REAL)r->beta1, b2 = (REAL)r->beta2;       \
-        const REAL eps = (REAL)r->epsilon, mu = (REAL)r->momentum, one = (REAL)1.0;                          \
-        REAL g = grad * (REAL)r->scale;                                                                      \
-        if (kind == TP_ADAMW || kind == TP_LION)                                                             \
-            *w = *w * (one - lr * decay);                                                                    \
-        else                                                                                                 \
-            g = g + decay * *w;                                                                              \
-        if (kind == TP_SGD) {                                                                                \
-            *s1 = r->first ? g : mu * *s1 + g;                                                               \
-            *w = *w - lr * (r->nesterov ? g + mu * *s1 : *s1);                                               \
-        } else if (kind == TP_ADAM || kind == TP_ADAMW) {                                                    \
-            *s1 = b1 * *s1 + (one - b1) * g;                                                                 \
-            *s2 = b2 * *s2 + (one - b2) * g * g;                                                             \
-            const REAL denominator = SQRT(*s2) / (REAL)sqrt(r->correct2) + eps;                              \
-            *w = *w - lr / (REAL)r->correct1 * (*s1 / denominator);                                          \
-        } else if (kind == TP_LION) {                                                                        \
-            const REAL c = b1 * *s1 + (one - b1) * g;                                                        \
-            *w = *w - lr * (c > (REAL)0.0 ? one : (c < (REAL)0.0 ? -one : (REAL)0.0));                       \
-            *s1 = b2 * *s1 + (one - b2) * g;                                                                 \
-        } else if (kind == TP_RMSPROP) {                                                                     \
-            *s1 = b2 * *s1 + (one - b2) * g * g;                                                             \
-            *s2 = mu * *s2 + g / (SQRT(*s1) + eps);                                                          \
-            *w = *w - lr * *s2;                                                                              \
-        } else {                                                                                             \
-            *s1 = *s1 + g * g;                                                                               \
-            *w = *w - lr * (g / (SQRT(*s1) + eps));                                                          \
-        }                                                                                                    \
-    }
-
-UPDATE(update_f, float, sqrtf)
-UPDATE(update_d, double, sqrt)
-
 /* One loop for each kind, so that the switch is outside and the body vectorises. */
 #define LOOP(kind_name, KIND)                                                                                \
-    TP_SIMD static void loop_##kind_name(const rule *r, float *restrict w, const float *restrict g,          \
+    TP_SIMD static void loop_##kind_name(const tp_update *r, float *restrict w, const float *restrict g,          \
                                          float *restrict s1, float *restrict s2, int64_t n)                  \
     {                                                                                                        \
-        const rule local = *r;                                                                               \
+        const tp_update local = *r;                                                                               \
         for (int64_t i = 0; i < n; i++)                                                                      \
-            update_f(&local, KIND, &w[i], g[i], &s1[i], &s2[i]);                                             \
+            tp_update_f(&local, KIND, &w[i], g[i], &s1[i], &s2[i]);                                             \
     }
 LOOP(adam, TP_ADAM)
 LOOP(adamw, TP_ADAMW)
 LOOP(rmsprop, TP_RMSPROP)
 #define LOOP1(kind_name, KIND)                                                                               \
-    TP_SIMD static void loop_##kind_name(const rule *r, float *restrict w, const float *restrict g,          \
+    TP_SIMD static void loop_##kind_name(const tp_update *r, float *restrict w, const float *restrict g,          \
                                          float *restrict s1, float *restrict s2, int64_t n)                  \
     {                                                                                                        \
-        const rule local = *r;                                                                               \
+        const tp_update local = *r;                                                                               \
         (void)s2;                                                                                            \
         for (int64_t i = 0; i < n; i++) {                                                                    \
             float unused = 0.0f;                                                                             \
-            update_f(&local, KIND, &w[i], g[i], &s1[i], &unused);                                            \
+            tp_update_f(&local, KIND, &w[i], g[i], &s1[i], &unused);                                            \
         }                                                                                                    \
     }
 LOOP1(sgd, TP_SGD)
 LOOP1(lion, TP_LION)
 LOOP1(adagrad, TP_ADAGRAD)
 
-typedef void (*loop_fn)(const rule *r, float *w, const float *g, float *s1, float *s2, int64_t n);
+typedef void (*loop_fn)(const tp_update *r, float *w, const float *g, float *s1, float *s2, int64_t n);
 static const loop_fn loops[] = {
     [TP_SGD] = loop_sgd,   [TP_ADAM] = loop_adam,       [TP_ADAMW] = loop_adamw,
     [TP_LION] = loop_lion, [TP_RMSPROP] = loop_rmsprop, [TP_ADAGRAD] = loop_adagrad};
@@ -100,22 +53,13 @@ static int tensors_of(const tp_call *c)
     return (c->n_in - IN_TENSORS) / (2 + tp_optimizer_states(attr->kind));
 }
 
-static rule rule_for(const tp_call *c, int64_t i)
+static tp_update rule_for(const tp_call *c, int64_t i)
 {
     const tp_optimizer_attr *a = c->attr;
-    const double t = (double)tp_get_int(&c->in[IN_T], 0);
-    rule r = {.kind = a->kind,
-              .lr = tp_get(&c->in[IN_LR], 0) * tp_get(&c->in[IN_TABLE], 2 * i),
-              .decay = tp_get(&c->in[IN_TABLE], 2 * i + 1),
-              .scale = tp_get(&c->in[IN_CLIP], 0),
-              .beta1 = a->beta1,
-              .beta2 = a->beta2,
-              .epsilon = a->epsilon,
-              .momentum = a->momentum,
-              .nesterov = a->nesterov,
-              .first = t <= 1.0};
-    r.correct1 = 1.0 - pow(a->beta1, t);
-    r.correct2 = 1.0 - pow(a->beta2, t);
+    tp_update r = tp_update_of(*a, (double)tp_get_int(&c->in[IN_T], 0), tp_get(&c->in[IN_CLIP], 0));
+
+    r.lr = tp_get(&c->in[IN_LR], 0) * tp_get(&c->in[IN_TABLE], 2 * i);
+    r.decay = tp_get(&c->in[IN_TABLE], 2 * i + 1);
     return r;
 }
 
@@ -145,7 +89,7 @@ static void dense_pieces(void *ctx, int64_t begin, int64_t end)
         const tp_tensor *w = &c->in[IN_TENSORS + i];
         const int64_t pieces = pieces_of(w), n = tp_len(w);
         if (first + pieces > begin) {
-            const rule r = rule_for(c, i);
+            const tp_update r = rule_for(c, i);
             const int64_t lo = begin > first ? begin - first : 0,
                           hi = end - first < pieces ? end - first : pieces;
             const int64_t at = lo * PIECE, stop = hi * PIECE < n ? hi * PIECE : n;
@@ -175,11 +119,11 @@ static tp_status optimize_simd(const tp_call *c)
     return TP_OK;
 }
 
-static void update_at(const rule *r, const tp_tensor *w, const tp_tensor *g, const tp_tensor *s1,
+static void update_at(const tp_update *r, const tp_tensor *w, const tp_tensor *g, const tp_tensor *s1,
                       const tp_tensor *s2, int64_t iw, int64_t ig)
 {
     double ww = tp_get(w, iw), a = tp_get(s1, iw), b = s2 != NULL ? tp_get(s2, iw) : 0.0;
-    update_d(r, r->kind, &ww, tp_get(g, ig), &a, &b);
+    tp_update_d(r, r->kind, &ww, tp_get(g, ig), &a, &b);
     tp_set(w, iw, ww);
     tp_set(s1, iw, a);
     if (s2 != NULL)
@@ -191,7 +135,7 @@ static tp_status optimize_ref(const tp_call *c)
     const ptrdiff_t n = tensors_of(c);
 
     for (ptrdiff_t i = 0; i < n && step_is_ok(c); i++) {
-        const rule r = rule_for(c, i);
+        const tp_update r = rule_for(c, i);
         const tp_tensor *w = &c->in[IN_TENSORS + i];
         const tp_tensor *s2 = tp_optimizer_states(r.kind) == 2 ? w + 3 * n : NULL;
         for (int64_t k = 0, len = tp_len(w); k < len; k++)
@@ -249,7 +193,7 @@ static tp_status infer_rows(tp_infer *x)
 static void row_pieces(void *ctx, int64_t begin, int64_t end)
 {
     const tp_call *c = ctx;
-    const rule r = rule_for(c, 0);
+    const tp_update r = rule_for(c, 0);
     const int64_t d = c->in[ROW_W].shape.d[1], v = c->in[ROW_W].shape.d[0];
 
     for (int64_t b = begin; b < end; b++) {
@@ -272,7 +216,7 @@ static tp_status rows_simd(const tp_call *c)
 
 static tp_status rows_ref(const tp_call *c)
 {
-    const rule r = rule_for(c, 0);
+    const tp_update r = rule_for(c, 0);
     const int64_t d = c->in[ROW_W].shape.d[1], v = c->in[ROW_W].shape.d[0];
 
     for (int64_t b = 0, n = tp_len(&c->in[ROW_ROWS]); b < n && step_is_ok(c); b++) {

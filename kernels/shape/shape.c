@@ -245,11 +245,13 @@ static void grad_transpose(tp_graph *g, const tp_node *n, const tp_val *dy, cons
     dx[0] = tp_transpose(g, dy[0], inverse);
 }
 
-static const tp_transpose_attr perm_10 = {{1, 0}}, perm_0231 = {{0, 2, 3, 1}}, perm_201 = {{2, 0, 1}};
+static const tp_transpose_attr perm_10 = {{1, 0}}, perm_0231 = {{0, 2, 3, 1}}, perm_201 = {{2, 0, 1}},
+                               perm_021 = {{0, 2, 1}};
 static const tp_case cases_transpose[] = {{"1x1", -1.0, 1.0, 0, &perm_10, 0, 0},
                                           {"17x33", -1.0, 1.0, 0, &perm_10, 0, 0},
                                           {"2x3x5x7", -1.0, 1.0, 0, &perm_0231, 0, 0},
-                                          {"4x5x6", -1.0, 1.0, 0, &perm_201, 0, 0}};
+                                          {"4x5x6", -1.0, 1.0, 0, &perm_201, 0, 0},
+                                          {"3x70x45", -1.0, 1.0, 0, &perm_021, 0, 0}};
 
 /* slice */
 
