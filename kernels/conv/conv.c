@@ -4,6 +4,7 @@
  * plain NCHW, the operand is reordered in scratch memory before or after the call. The plain loops are the
  * reference. */
 #include "host/core/mem.h"
+#include "kernels/conv/conv.h"
 #include "kernels/cpu.h"
 #include "kernels/dnnl.h"
 #include "kernels/elementwise/broadcast.h"
@@ -15,57 +16,9 @@
 /* Strides, paddings, dilations and kernels above this are refused: products of them stay in 64 bits. */
 #define MOST (1 << 24)
 
-/* A convolution as 2-D: 1-D has one row. */
-typedef struct conv_dims {
-    int64_t n, c, h, w, m, kh, kw, oh, ow;
-    int64_t stride[2], pad[2], dilation[2], groups;
-} conv_dims;
-
-static int64_t or_one(int64_t v)
-{
-    return v != 0 ? v : 1;
-}
-
-static tp_conv_attr filled(tp_conv_attr a)
-{
-    for (int i = 0; i < 2; i++) {
-        a.stride[i] = or_one(a.stride[i]);
-        a.dilation[i] = or_one(a.dilation[i]);
-    }
-    a.groups = or_one(a.groups);
-    return a;
-}
-
-static int64_t out_size(int64_t in, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation)
-{
-    const int64_t span = in + 2 * pad - dilation * (kernel - 1) - 1;
-    return span < 0 ? 0 : span / stride + 1;
-}
-
-static conv_dims dims_of(tp_shape x, tp_shape w, tp_conv_attr attr)
-{
-    const tp_conv_attr a = filled(attr);
-    const int flat = x.nd == 3;
-    conv_dims d = {.n = x.d[0], .c = x.d[1], .m = w.d[0], .groups = a.groups};
-
-    d.h = flat ? 1 : x.d[2];
-    d.w = x.d[x.nd - 1];
-    d.kh = flat ? 1 : w.d[2];
-    d.kw = w.d[w.nd - 1];
-    for (int i = 0; i < 2; i++) {
-        const int from = flat ? 0 : i;
-        d.stride[i] = flat && i == 0 ? 1 : a.stride[from];
-        d.pad[i] = flat && i == 0 ? 0 : a.pad[from];
-        d.dilation[i] = flat && i == 0 ? 1 : a.dilation[from];
-    }
-    d.oh = out_size(d.h, d.kh, d.stride[0], d.pad[0], d.dilation[0]);
-    d.ow = out_size(d.w, d.kw, d.stride[1], d.pad[1], d.dilation[1]);
-    return d;
-}
-
 static tp_status check_conv(tp_shape x, tp_shape w, tp_conv_attr attr, tp_shape *y)
 {
-    const tp_conv_attr a = filled(attr);
+    const tp_conv_attr a = tp_conv_filled(attr);
 
     TP_CHECK((x.nd == 3 || x.nd == 4) && w.nd == x.nd, TP_ESHAPE,
              "x has %d and w %d dimensions, want both 3 or both 4", x.nd, w.nd);
@@ -83,7 +36,7 @@ static tp_status check_conv(tp_shape x, tp_shape w, tp_conv_attr attr, tp_shape 
     *y = x;
     y->d[1] = w.d[0];
     for (int i = 0; i < x.nd - 2; i++) {
-        y->d[2 + i] = out_size(x.d[2 + i], w.d[2 + i], a.stride[i], a.pad[i], a.dilation[i]);
+        y->d[2 + i] = tp_conv_out_size(x.d[2 + i], w.d[2 + i], a.stride[i], a.pad[i], a.dilation[i]);
         TP_CHECK(y->d[2 + i] > 0, TP_ESHAPE, "the kernel of %lld does not fit dimension %d of %lld",
                  (long long)w.d[2 + i], 2 + i, (long long)x.d[2 + i]);
     }
@@ -171,7 +124,7 @@ typedef enum conv_pass { FORWARD, INPUT_GRAD, WEIGHT_GRAD } conv_pass;
  * best channels last; with few channels that makes the gradients slow, so there oneDNN chooses. Our own
  * layout, which needs no reorder, is best for the gradient of an input of very few channels and for a 1x1
  * convolution without stride, but for the gradient of its weights. */
-static dnnl_format_tag_t layout_of(const conv_dims *d, int nd, conv_pass pass)
+static dnnl_format_tag_t layout_of(const tp_conv_dims *d, int nd, conv_pass pass)
 {
     const int last = nd == 3 ? dnnl_nwc : dnnl_nhwc, ours = nd == 3 ? dnnl_ncw : dnnl_nchw;
 
@@ -212,8 +165,8 @@ typedef struct conv_spec {
 static tp_status spec_init(conv_spec *s, tp_shape x, tp_shape w, tp_shape y, const tp_tensor *bias,
                            tp_conv_attr attr, conv_pass pass)
 {
-    const tp_conv_attr a = filled(attr);
-    const conv_dims d = dims_of(x, w, a);
+    const tp_conv_attr a = tp_conv_filled(attr);
+    const tp_conv_dims d = tp_conv_dims_of(x, w, a);
     const dnnl_format_tag_t layout = layout_of(&d, x.nd, pass);
 
     TP_TRY(tp_dnnl_md(&s->x, x, 0));
@@ -473,7 +426,7 @@ static tp_status grad_run(const tp_call *c)
 /* ---- references ---- */
 
 /* Where output pixel o reads through kernel tap k, or -1 in the padding. */
-static int64_t source(const conv_dims *d, int axis, int64_t o, int64_t k, int64_t size)
+static int64_t source(const tp_conv_dims *d, int axis, int64_t o, int64_t k, int64_t size)
 {
     const int64_t at = o * d->stride[axis] - d->pad[axis] + k * d->dilation[axis];
     return at >= 0 && at < size ? at : -1;
@@ -514,7 +467,7 @@ static tp_status ref_prepare(tp_call *c, size_t *scratch)
 static tp_status forward_ref(const tp_call *c)
 {
     const tp_conv_attr *a = c->attr;
-    const conv_dims d = dims_of(c->in[0].shape, c->in[1].shape, *a);
+    const tp_conv_dims d = tp_conv_dims_of(c->in[0].shape, c->in[1].shape, *a);
     const int has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
     double *sum = c->scratch;
 
@@ -531,7 +484,7 @@ static tp_status forward_ref(const tp_call *c)
 static tp_status input_grad_ref(const tp_call *c)
 {
     const tp_conv_grad_attr *a = c->attr;
-    const conv_dims d = dims_of(a->shape, c->in[0].shape, a->conv);
+    const tp_conv_dims d = tp_conv_dims_of(a->shape, c->in[0].shape, a->conv);
     double *sum = c->scratch;
 
     clear(sum, tp_len(&c->out[0]));
@@ -544,7 +497,7 @@ static tp_status input_grad_ref(const tp_call *c)
 static tp_status weight_grad_ref(const tp_call *c)
 {
     const tp_conv_grad_attr *a = c->attr;
-    const conv_dims d = dims_of(c->in[0].shape, a->shape, a->conv);
+    const tp_conv_dims d = tp_conv_dims_of(c->in[0].shape, a->shape, a->conv);
     double *sum = c->scratch;
 
     clear(sum, tp_len(&c->out[0]));
@@ -595,7 +548,7 @@ static void grad_weight_grad(tp_graph *g, const tp_node *n, const tp_val *dy, co
 
 /* ---- descriptors ---- */
 
-static double products(conv_dims d)
+static double products(tp_conv_dims d)
 {
     const int64_t window = d.c / d.groups * d.kh * d.kw;
     return 2.0 * (double)(d.n * d.m * d.oh * d.ow) * (double)window;
@@ -604,7 +557,7 @@ static double products(conv_dims d)
 static tp_cost cost_conv(const tp_call *c)
 {
     tp_cost cost = tp_cost_stream(c);
-    cost.flops = products(dims_of(c->in[0].shape, c->in[1].shape, *(const tp_conv_attr *)c->attr));
+    cost.flops = products(tp_conv_dims_of(c->in[0].shape, c->in[1].shape, *(const tp_conv_attr *)c->attr));
     return cost;
 }
 
@@ -612,7 +565,7 @@ static tp_cost cost_input_grad(const tp_call *c)
 {
     const tp_conv_grad_attr *a = c->attr;
     tp_cost cost = tp_cost_stream(c);
-    cost.flops = products(dims_of(a->shape, c->in[0].shape, a->conv));
+    cost.flops = products(tp_conv_dims_of(a->shape, c->in[0].shape, a->conv));
     return cost;
 }
 
@@ -620,7 +573,7 @@ static tp_cost cost_weight_grad(const tp_call *c)
 {
     const tp_conv_grad_attr *a = c->attr;
     tp_cost cost = tp_cost_stream(c);
-    cost.flops = products(dims_of(c->in[0].shape, a->shape, a->conv));
+    cost.flops = products(tp_conv_dims_of(c->in[0].shape, a->shape, a->conv));
     return cost;
 }
 

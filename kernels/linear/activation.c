@@ -1,7 +1,6 @@
 #include "kernels/linear/activation.h"
 #include "kernels/cpu.h"
 #include "kernels/elementwise/broadcast.h"
-#include "kernels/math.h"
 #include <math.h>
 
 tp_status tp_activation_check(tp_activation act)
@@ -28,19 +27,19 @@ double tp_activate(double v, tp_activation act)
 TP_SIMD static void relu_run(float *y, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        y[i] = y[i] <= 0.0f ? 0.0f : y[i];
+        y[i] = tp_activate_f32(y[i], TP_ACT_RELU);
 }
 
 TP_SIMD static void tanh_run(float *y, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        y[i] = tp_tanhf(y[i]);
+        y[i] = tp_activate_f32(y[i], TP_ACT_TANH);
 }
 
 TP_SIMD static void sigmoid_run(float *y, int64_t n)
 {
     for (int64_t i = 0; i < n; i++)
-        y[i] = tp_sigmoidf(y[i]);
+        y[i] = tp_activate_f32(y[i], TP_ACT_SIGMOID);
 }
 
 void tp_activate_run(float *y, int64_t n, tp_activation act)

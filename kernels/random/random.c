@@ -3,9 +3,7 @@
  * same stream. */
 #include "host/core/rng.h"
 #include "kernels/cpu.h"
-#include <math.h>
-
-#define TWO_PI 6.28318530717958648
+#include "kernels/random/normal.h"
 
 static tp_rng4 draw(const tp_tensor *counter, uint32_t stream, int64_t block)
 {
@@ -21,14 +19,6 @@ static tp_status infer_random(tp_infer *x)
     x->out_shape[0] = a->shape;
     x->out_dtype[0] = TP_F32;
     return TP_OK;
-}
-
-static double normal(const tp_rng4 *r, int k)
-{
-    const size_t pair = (size_t)k / 2;
-    const double u = ((double)r->v[2 * pair] + 0.5) * 0x1p-32,
-                 angle = TWO_PI * ((double)r->v[2 * pair + 1] + 0.5) * 0x1p-32;
-    return sqrt(-2.0 * log(u)) * (k % 2 == 0 ? cos(angle) : sin(angle)); /* Box & Muller 1958 */
 }
 
 static void uniform_blocks(void *ctx, int64_t begin, int64_t end)
@@ -51,7 +41,7 @@ static void normal_blocks(void *ctx, int64_t begin, int64_t end)
     for (int64_t b = begin; b < end; b++) {
         const tp_rng4 r = draw(&c->in[0], a->stream, b);
         for (int k = 0; k < 4 && 4 * b + k < n; k++)
-            tp_out_f32(c, 0)[4 * b + k] = (float)(a->a + a->b * normal(&r, k));
+            tp_out_f32(c, 0)[4 * b + k] = (float)(a->a + a->b * tp_normal(&r, k));
     }
 }
 
@@ -79,19 +69,13 @@ static tp_status infer_dropout(tp_infer *x)
     return TP_OK;
 }
 
-/* Kept when the 32 random bits reach rate * 2^32: whole numbers, so every device agrees. */
-static uint32_t threshold(double rate)
-{
-    return (uint32_t)(rate * 0x1p32);
-}
-
 static void dropout_blocks(void *ctx, int64_t begin, int64_t end)
 {
     const tp_call *c = ctx;
     const tp_dropout_attr *a = c->attr;
     const int64_t n = tp_len(&c->out[0]);
     const float scale = (float)(1.0 / (1.0 - a->rate));
-    const uint32_t limit = threshold(a->rate);
+    const uint32_t limit = tp_dropout_limit(a->rate);
     const float *x = tp_in_f32(c, 0);
     float *y = tp_out_f32(c, 0);
 
@@ -114,7 +98,7 @@ static tp_status dropout_ref(const tp_call *c)
     for (int64_t i = 0, n = tp_len(&c->out[0]); i < n; i++) {
         const tp_rng4 r = draw(&c->in[1], a->stream, i / 4);
         tp_set(&c->out[0], i,
-               r.v[i % 4] >= threshold(a->rate) ? tp_get(&c->in[0], i) / (1.0 - a->rate) : 0.0);
+               r.v[i % 4] >= tp_dropout_limit(a->rate) ? tp_get(&c->in[0], i) / (1.0 - a->rate) : 0.0);
     }
     return TP_OK;
 }

@@ -328,6 +328,10 @@ static const tp_reduce_attr all_axes = {0, 0}, first = {1, 0}, last2 = {2, 1}, m
                                    {"17x131", -1.0, 1.0, 0, &last2, 0, flags},                               \
                                    {"3x5x70", -1.0, 1.0, 0, &middle, 0, flags},                              \
                                    {"3x5x4x7", -1.0, 1.0, 0, &outside, 0, flags},                            \
+                                   {"4x33x9x9", -1.0, 1.0, 0, &outside, 0, flags},                           \
+                                   {"40x1500", -1.0, 1.0, 0, &last2, 0, flags},                              \
+                                   {"9001x3", -1.0, 1.0, 0, &first, 1e-5, flags | TP_CASE_NO_GRAD},          \
+                                   {"8300x20", -1.0, 1.0, 0, &first, 1e-5, flags | TP_CASE_NO_GRAD},         \
                                    {"70001", -1.0, 1.0, 0, &all_axes, 1e-5, flags | TP_CASE_NO_GRAD}};
 CASES(cases_sum, 0)
 CASES(cases_max, TP_CASE_DISTINCT)
@@ -408,6 +412,10 @@ static tp_status infer_max_grad(tp_infer *x)
 static const tp_case cases_max_grad[] = {
     {"1,1,1", -1.0, 1.0, 0, &all_axes, 0, TP_CASE_NO_GRAD},
     {"5x7,5x1,5x1", -1.0, 1.0, 0, &last2, 0, TP_CASE_NO_GRAD},
+    /* one value for all: every element is a maximum */
+    {"5x7,5x1,5x1", 0.5, 0.5, 0, &last2, 0, TP_CASE_NO_GRAD},
+    {"3x5x70,3x1x70,3x1x70", 0.5, 0.5, 0, &middle, 0, TP_CASE_NO_GRAD},
+    {"20x1000,1x1000,1x1000", 0.5, 0.5, 0, &first, 0, TP_CASE_NO_GRAD},
 };
 static const tp_impl max_grad_cpu_ref = {"ref", max_grad_prepare, max_grad_ref, NULL, 0};
 const tp_op tp_op_reduce_max_grad = {
