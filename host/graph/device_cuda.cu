@@ -323,7 +323,7 @@ static void cuda_forget(tp_device *dev, tp_plan *p)
 
 /* ---- implementations ---- */
 
-#define DECLARE(op) extern "C" __attribute__((weak)) const tp_impl *const tp_cuda_##op[];
+#define DECLARE(op) extern "C" const tp_impl *const tp_cuda_##op[];
 TP_OPS(DECLARE)
 #undef DECLARE
 

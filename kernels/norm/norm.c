@@ -291,11 +291,17 @@ static const tp_case cases_batch_norm[] = {
     {"5x3x4x2,3,3,3,3,5", 0.2, 2.0, 0, &norm, 5e-6, 0},
     {"33x17x9,17,17,17,17,-", 0.2, 2.0, 0, &norm, 5e-6, 0},
     {"37x131,131,131,131,131,37", 0.2, 2.0, 0, &norm, 5e-6, 0},
+    {"9x5x4,5,5,5,5,9:i32", 0.2, 2.0, 2, &norm, 5e-6, 0}, /* some rows do not count */
+    {"70x3x9x8,3,3,3,3,70:i32", 0.2, 2.0, 2, &norm, 5e-6, 0},
+    {"4100x5,5,5,5,5,-", 0.2, 2.0, 0, &norm, 5e-6, 0},
 };
 static const tp_case cases_batch_norm_grad[] = {
     {"4x3,3,3,3,4x3,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"5x3x4x2,3,3,3,5x3x4x2,5", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"37x131,131,131,131,37x131,37", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"9x5x4,5,5,5,9x5x4,9:i32", 0.2, 2.0, 2, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"70x3x9x8,3,3,3,70x3x9x8,70:i32", 0.2, 2.0, 2, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"4100x5,5,5,5,4100x5,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_batch_norm_eval[] = {
     {"4x3,3,3,3,3", 0.2, 2.0, 0, &norm, 5e-6, 0},
@@ -306,11 +312,13 @@ static const tp_case cases_layer_norm[] = {
     {"4x3,3,3", -2.0, 2.0, 0, &norm, 5e-6, 0},
     {"2x5x33,33,33", -2.0, 2.0, 0, &norm, 5e-6, 0},
     {"67x257,257,257", -2.0, 2.0, 0, &norm, 5e-6, 0},
+    {"3x1100,1100,1100", -2.0, 2.0, 0, &norm, 5e-6, 0},
 };
 static const tp_case cases_layer_norm_grad[] = {
     {"4x3,3,4,4,4x3", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"70x33,33,70,70,70x33", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"67x257,257,67,67,67x257", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"3x1100,1100,3,3,3x1100", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_group_norm[] = {
     {"2x6,6,6", -2.0, 2.0, 0, &norm_3, 5e-6, 0},
