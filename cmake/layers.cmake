@@ -8,8 +8,8 @@ target_compile_options(tp_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wdo
 target_compile_definitions(tp_flags INTERFACE _GNU_SOURCE)
 target_link_libraries(tp_flags INTERFACE OpenMP::OpenMP_C Threads::Threads m)
 add_library(tp_sanitize INTERFACE)
-if(TEMPER_SANITIZE) # what the compiler warns of changes with them, so no warning is an error
-  target_compile_options(tp_sanitize INTERFACE -Wno-error -fsanitize=${TEMPER_SANITIZE} -fno-omit-frame-pointer
+if(TEMPER_SANITIZE)
+  target_compile_options(tp_sanitize INTERFACE -fsanitize=${TEMPER_SANITIZE} -fno-omit-frame-pointer
     -fno-sanitize-recover=all)
   target_link_options(tp_sanitize INTERFACE -fsanitize=${TEMPER_SANITIZE})
   target_compile_definitions(tp_sanitize INTERFACE TP_SANITIZE)

@@ -133,6 +133,8 @@ static void fill_uniform(const tp_case *c, int input, uint64_t seed, double *v, 
     for (int64_t i = 0; i < n; i++) {
         const double u = (double)(draw(seed, input, i) >> 11) * 0x1p-53;
         v[i] = (double)(float)(c->lo + (c->hi - c->lo) * u);
+        if (c->flags & TP_CASE_WHOLE)
+            v[i] = floor(v[i]);
         if ((c->flags & TP_CASE_AWAY) && fabs(v[i]) < 0.05)
             v[i] = (double)(v[i] < 0 ? -0.06f : 0.06f);
     }

@@ -7,8 +7,8 @@
  *   - warps are not in step: values cross lanes through __shfl_*_sync and its kin, with the full mask;
  *   - anything that only a GPU understands (PTX, mma, cp.async) has a plain twin.
  * Bits: no float atomics, sums in a fixed tree whose shape depends on the data's shape alone, nvcc with
- * -fmad=false (fmaf where a fused product is meant), and the functions of kernels/math.h: a GPU, the emulation
- * and, for elementwise ops, the CPU loops agree to the bit. */
+ * -fmad=false (fmaf where a fused product is meant), and the functions of kernels/math.h: a GPU, the
+ * emulation and, for elementwise ops, the CPU loops agree to the bit. */
 #ifndef TP_KERNELS_CUDA_CUH
 #define TP_KERNELS_CUDA_CUH
 #include "kernels/op.h"

@@ -80,10 +80,11 @@ typedef struct tp_case {
 } tp_case;
 
 /* tp_case flags */
-#define TP_CASE_NO_GRAD  1u /* piecewise constant here, or inputs are not differentiable */
-#define TP_CASE_DISTINCT 2u /* float inputs are a shuffled grid without near ties (max, pooling, sorting) */
-#define TP_CASE_AWAY     4u /* float inputs keep 0.05 away from 0 (kinks) */
-#define TP_CASE_ROWSUM1  8u /* float inputs are rows of a probability distribution */
+#define TP_CASE_NO_GRAD  1u  /* piecewise constant here, or inputs are not differentiable */
+#define TP_CASE_DISTINCT 2u  /* float inputs are a shuffled grid without near ties (max, pooling, sorting) */
+#define TP_CASE_AWAY     4u  /* float inputs keep 0.05 away from 0 (kinks) */
+#define TP_CASE_ROWSUM1  8u  /* float inputs are rows of a probability distribution */
+#define TP_CASE_WHOLE    16u /* float inputs are whole numbers: many are equal (ties) */
 
 struct tp_op {
     const char *name; /* as in TP_OPS */

@@ -42,15 +42,16 @@ static tp_status show_gpu(json_t *list, int index)
     version(driver, sizeof(driver), info.driver);
     version(runtime, sizeof(runtime), info.runtime);
     snprintf(text, sizeof(text),
-             "%s, compute capability %d.%d, %d SMs, %.1f of %.1f GiB free, driver %s, runtime %s, cuBLASLt %s, cuDNN %s",
+             "%s, compute capability %d.%d, %d SMs, %.1f of %.1f GiB free, driver %s, runtime %s, cuBLASLt "
+             "%s, cuDNN %s",
              info.name, info.capability / 10, info.capability % 10, info.multiprocessors,
-             (double)info.free_bytes / (1 << 30), (double)info.memory_bytes / (1 << 30), driver, runtime, info.cublaslt,
-             info.cudnn);
+             (double)info.free_bytes / (1 << 30), (double)info.memory_bytes / (1 << 30), driver, runtime,
+             info.cublaslt, info.cudnn);
     show(list,
-         json_pack("{s:b, s:s, s:i, s:i, s:I, s:I, s:s, s:s, s:s, s:s}", "available", 1, "name", info.name, "capability",
-                   info.capability, "multiprocessors", info.multiprocessors, "memory_bytes",
-                   (json_int_t)info.memory_bytes, "free_bytes", (json_int_t)info.free_bytes, "driver", driver, "runtime",
-                   runtime, "cublaslt", info.cublaslt, "cudnn", info.cudnn),
+         json_pack("{s:b, s:s, s:i, s:i, s:I, s:I, s:s, s:s, s:s, s:s}", "available", 1, "name", info.name,
+                   "capability", info.capability, "multiprocessors", info.multiprocessors, "memory_bytes",
+                   (json_int_t)info.memory_bytes, "free_bytes", (json_int_t)info.free_bytes, "driver", driver,
+                   "runtime", runtime, "cublaslt", info.cublaslt, "cudnn", info.cudnn),
          device, text);
     return TP_OK;
 }

@@ -123,7 +123,7 @@ int cli_train(const cli_args *a)
         o.resume = a->resume;
         o.stop = &stop_asked;
         o.start = on_start;
-    o.report = on_report;
+        o.report = on_report;
         o.user = (void *)(uintptr_t)a;
         o.plan_text = a->dump_plan ? &plan : NULL;
         st = tp_run_train(recipe, &o, result);

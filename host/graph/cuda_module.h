@@ -1,6 +1,6 @@
 /* cuda_module.h - what libtemper and libtemper_cuda.so know of each other. The module is opened with dlopen,
- * so that temper runs where there is no CUDA; it links nothing of libtemper, and what it needs of it is handed
- * over here. Both come from one source tree: a module of another version is refused. */
+ * so that temper runs where there is no CUDA; it links nothing of libtemper, and what it needs of it is
+ * handed over here. Both come from one source tree: a module of another version is refused. */
 #ifndef TP_CUDA_MODULE_H
 #define TP_CUDA_MODULE_H
 #include "host/graph/device.h"

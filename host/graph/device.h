@@ -2,8 +2,8 @@
  * runtime. */
 #ifndef TP_DEVICE_INTERNAL_H
 #define TP_DEVICE_INTERNAL_H
-#include "temper/device.h"
 #include "kernels/op.h"
+#include "temper/device.h"
 #include "temper/plan.h"
 
 #ifdef __cplusplus
@@ -26,8 +26,9 @@ typedef struct tp_device_ops {
     tp_status (*enqueue_copy)(tp_device *dev, void *dst, const void *src, size_t bytes, int to_device);
     tp_status (*mark)(tp_device *dev, int slot);
     tp_status (*await)(tp_device *dev, int slot);
-    tp_status (*run)(tp_device *dev, tp_plan *plan, int64_t times); /* walk the steps, or replay what was captured */
-    void (*forget)(tp_device *dev, tp_plan *plan);                  /* what run has kept with the plan */
+    tp_status (*run)(tp_device *dev, tp_plan *plan,
+                     int64_t times);               /* walk the steps, or replay what was captured */
+    void (*forget)(tp_device *dev, tp_plan *plan); /* what run has kept with the plan */
     /* NULL-terminated, fastest first; NULL if there is none. */
     const tp_impl *const *(*impls)(const tp_op *op);
     void (*close)(tp_device *dev);
@@ -53,11 +54,13 @@ tp_status tp_device_memory(tp_device *dev, size_t *free_bytes, size_t *total) TP
 tp_status tp_device_host_alloc(tp_device *dev, void **out, size_t bytes, const char *what) TP_MUST_USE;
 void tp_device_host_release(tp_device *dev, void *p);
 
-/* Copies that return at once: host memory must stay as it is until a mark made after them has been awaited. */
+/* Copies that return at once: host memory must stay as it is until a mark made after them has been awaited.
+ */
 tp_status tp_device_enqueue_upload(tp_device *dev, void *dst, const void *host, size_t bytes) TP_MUST_USE;
 tp_status tp_device_enqueue_download(tp_device *dev, void *host, const void *src, size_t bytes) TP_MUST_USE;
 
-/* Remembers this place in the queue of the device as number slot, and waits until the device has come there. */
+/* Remembers this place in the queue of the device as number slot, and waits until the device has come there.
+ */
 #define TP_DEVICE_MARKS 4
 tp_status tp_device_mark(tp_device *dev, int slot) TP_MUST_USE;
 tp_status tp_device_await(tp_device *dev, int slot) TP_MUST_USE;

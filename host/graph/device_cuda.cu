@@ -365,9 +365,10 @@ static void cuda_close(tp_device *dev)
     tp_free(ctx);
 }
 
-static const tp_device_ops cuda_ops = {cuda_alloc,      cuda_release,      cuda_upload,       cuda_download, cuda_memory,
-                                       cuda_host_alloc, cuda_host_release, cuda_enqueue_copy, cuda_mark,     cuda_await,
-                                       cuda_run,        cuda_forget,       cuda_impls,        cuda_close};
+static const tp_device_ops cuda_ops = {cuda_alloc,  cuda_release,    cuda_upload,       cuda_download,
+                                       cuda_memory, cuda_host_alloc, cuda_host_release, cuda_enqueue_copy,
+                                       cuda_mark,   cuda_await,      cuda_run,          cuda_forget,
+                                       cuda_impls,  cuda_close};
 
 static tp_status count(int *out)
 {
@@ -379,8 +380,8 @@ static tp_status count(int *out)
         (void)cudaGetLastError();
         (void)cudaDriverGetVersion(&driver);
         TP_CHECK(driver != 0, TP_EDEVICE, "no GPU: no NVIDIA driver");
-        TP_FAIL(TP_EDEVICE, "no GPU: the NVIDIA driver is too old: it knows CUDA %d.%d, 13.0 is wanted", driver / 1000,
-                driver % 1000 / 10);
+        TP_FAIL(TP_EDEVICE, "no GPU: the NVIDIA driver is too old: it knows CUDA %d.%d, 13.0 is wanted",
+                driver / 1000, driver % 1000 / 10);
     }
     if (e == cudaErrorNoDevice) {
         (void)cudaGetLastError();
@@ -443,9 +444,9 @@ static tp_status open_device(tp_device *dev, int index)
     dev->ops = &cuda_ops;
     dev->ctx = ctx;
     dev->queue = &ctx->queue;
-    snprintf(dev->text, sizeof(dev->text), "cuda:%d: %s, capability %d.%d, %.1f GiB, driver %d.%d", index, info.name,
-             info.capability / 10, info.capability % 10, static_cast<double>(info.memory_bytes) / (1 << 30),
-             info.driver / 1000, info.driver % 1000 / 10);
+    snprintf(dev->text, sizeof(dev->text), "cuda:%d: %s, capability %d.%d, %.1f GiB, driver %d.%d", index,
+             info.name, info.capability / 10, info.capability % 10,
+             static_cast<double>(info.memory_bytes) / (1 << 30), info.driver / 1000, info.driver % 1000 / 10);
     return TP_OK;
 }
 

@@ -325,8 +325,8 @@ static tp_status arena_refused(const tp_plan *p)
     for (int k = 0; k < 3 && largest[k] != 0 && n > 0 && (size_t)n < sizeof(line); k++) {
         const tp_tensor t = tp_graph_tensor(p->graph, largest[k]);
         const tp_node *node = &p->graph->nodes[p->graph->values[largest[k]].node];
-        n += snprintf(line + n, sizeof(line) - (size_t)n, "%s %s%s of %zu bytes", k > 0 ? "," : "", node->op->name,
-                      tp_shape_text(t.shape, shape, sizeof(shape)), tp_tensor_bytes(&t));
+        n += snprintf(line + n, sizeof(line) - (size_t)n, "%s %s%s of %zu bytes", k > 0 ? "," : "",
+                      node->op->name, tp_shape_text(t.shape, shape, sizeof(shape)), tp_tensor_bytes(&t));
     }
     TP_FAIL(TP_ENOMEM, "%s", line);
 }

@@ -61,7 +61,8 @@ static const tp_choice precisions[] = {{"auto", -1},
                                        {"tf32", TP_PRECISION_TF32},
                                        {"bf16", TP_PRECISION_BF16},
                                        {NULL, 0}};
-static const tp_choice micro_batches[] = {{"fixed", TP_MICRO_BATCH_FIXED}, {"auto", TP_MICRO_BATCH_AUTO}, {NULL, 0}};
+static const tp_choice micro_batches[] = {
+    {"fixed", TP_MICRO_BATCH_FIXED}, {"auto", TP_MICRO_BATCH_AUTO}, {NULL, 0}};
 static const tp_choice inits[] = {{"default", TP_INIT_DEFAULT},
                                   {"kaiming", TP_INIT_KAIMING},
                                   {"xavier", TP_INIT_XAVIER},
@@ -156,7 +157,8 @@ const tp_schema_row tp_schema[] = {
      "reduce_on_plateau: lr falls to no less than this share"},
     {"train.batch", TP_KEY_INTEGER, R(train.batch), RANGE(1, 1048576), "samples of a step"},
     {"train.epochs", TP_KEY_INTEGER, R(train.epochs), RANGE(1, 1e9), "passes over the training part"},
-    {"train.accumulate", TP_KEY_INTEGER, R(train.accumulate), RANGE(1, TP_MAX_MICRO), "micro-batches of a step"},
+    {"train.accumulate", TP_KEY_INTEGER, R(train.accumulate), RANGE(1, TP_MAX_MICRO),
+     "micro-batches of a step"},
     {"train.micro_batch", TP_KEY_CHOICE, R(train.micro_batch), CHOICE(micro_batches),
      "auto: more micro-batches, where memory is short"},
     {"train.precision", TP_KEY_CHOICE, R(train.precision), CHOICE(precisions),

@@ -185,7 +185,7 @@ static tp_gather_attr attr_of(const tp_batch_graph *b, int64_t first)
 void tp_feed_bind(tp_batch_graph *b, tp_part part, int64_t steps, int shuffle)
 {
     tp_trainer *t = b->t;
-    const int64_t batch = t->opts.batch;
+    const int64_t batch = b->batch;
 
     b->counter = bind(b->g, "counter", &t->counter);
     for (int i = 0; i < tp_data_n_inputs(t->data); i++) {

@@ -13,10 +13,16 @@ static void append_loss(tp_batch_graph *b, tp_eval_pass *e, tp_val out)
     e->weight_sum = tp_output(b->g, tp_reduce_sum(b->g, tp_step_row_weights(b, b->weight, target), 0, 0));
 }
 
+int64_t tp_eval_batch(const tp_trainer *t)
+{
+    /* A stream fills arrays of a whole batch. */
+    return tp_data_resident(t->data) ? t->opts.batch / t->opts.accumulate : t->opts.batch;
+}
+
 static tp_status build_eval(tp_trainer *t, tp_eval_pass *e, tp_part part, int use_ema, tp_val *params)
 {
-    const int64_t batch = t->opts.batch, rows = tp_data_part_rows(t->data, part);
-    tp_batch_graph b = {.t = t, .g = e->g, .params = params};
+    const int64_t batch = tp_eval_batch(t), rows = tp_data_part_rows(t->data, part);
+    tp_batch_graph b = {.t = t, .batch = batch, .g = e->g, .params = params};
     tp_val x[TP_TRAINER_INPUTS];
 
     tp_model_bind(t->model, b.g, params);
@@ -60,7 +66,7 @@ void tp_eval_free(tp_eval_pass *e)
 static tp_status run_eval(tp_trainer *t, tp_eval_pass *e, tp_part part, tp_stream *stream, float *outputs,
                           double *loss)
 {
-    const int64_t batch = t->opts.batch, rows = tp_data_part_rows(t->data, part),
+    const int64_t batch = tp_eval_batch(t), rows = tp_data_part_rows(t->data, part),
                   width = tp_model_outputs(t->model);
     double loss_sum = 0.0, weight_sum = 0.0;
     float *batch_out = NULL;
@@ -90,21 +96,27 @@ done:
     return st;
 }
 
-tp_status tp_trainer_predict(tp_trainer *t, tp_part part, int use_ema, float *outputs, double *loss)
+tp_status tp_eval_prepare(tp_trainer *t, tp_part part, int use_ema)
 {
     const int averaged = use_ema && t->opts.ema > 0.0;
     tp_eval_pass *e = &t->eval[part][averaged];
+
+    if (e->plan != NULL || tp_data_part_rows(t->data, part) == 0)
+        return TP_OK;
+    const tp_status st = make_eval(t, e, part, averaged);
+    if (st != TP_OK)
+        tp_eval_free(e);
+    return st;
+}
+
+tp_status tp_trainer_predict(tp_trainer *t, tp_part part, int use_ema, float *outputs, double *loss)
+{
+    tp_eval_pass *e = &t->eval[part][use_ema && t->opts.ema > 0.0];
     tp_stream *stream = NULL;
 
     TP_CHECK(tp_data_part_rows(t->data, part) > 0, TP_EINVAL, "data: there is no %s part",
              tp_part_name(part));
-    if (e->plan == NULL) {
-        const tp_status made = make_eval(t, e, part, averaged);
-        if (made != TP_OK) {
-            tp_eval_free(e);
-            return made;
-        }
-    }
+    TP_TRY(tp_eval_prepare(t, part, use_ema));
     if (!tp_data_resident(t->data))
         TP_TRY(tp_stream_open(&stream, t->data, &(tp_stream_spec){.part = part, .batch = t->opts.batch}));
     const tp_status st = run_eval(t, e, part, stream, outputs, loss);

@@ -313,8 +313,8 @@ static tp_status carry_out(tp_run *u)
     u->result->steps = first;
     tp_run_note(u, "from step %lld of %lld on %s in %s, data %s", (long long)first, (long long)u->total,
                 u->result->device, u->result->precision, u->result->data_hash);
-    tp_run_note(u, "%s; %lld micro-batches a step", tp_data_resident(u->data) ? "data resident" : "data streamed",
-                (long long)u->accumulate);
+    tp_run_note(u, "%s; %lld micro-batches a step",
+                tp_data_resident(u->data) ? "data resident" : "data streamed", (long long)u->accumulate);
     if (!u->result->already_done) {
         announce(u);
         TP_TRY(train(u, first));

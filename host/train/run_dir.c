@@ -103,11 +103,12 @@ void tp_run_log_report(tp_run *u, const tp_run_report *rep)
 tp_status tp_run_write_manifest(tp_run *u)
 {
     char path[TP_RUN_PATH];
-    json_t *o = json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:o, s:o}", "temper", "0.1.0", "device",
-                          u->result->device, "precision", u->result->precision, "data_hash", u->result->data_hash, "weights_hash",
-                          u->result->weights_hash, "steps", (json_int_t)u->result->steps, "seed",
-                          (json_int_t)u->r->train.seed, "seconds", u->result->seconds, "validation",
-                          part_json(&u->result->validation), "test", part_json(&u->result->test));
+    json_t *o =
+        json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:f, s:o, s:o}", "temper", "0.1.0", "device",
+                  u->result->device, "precision", u->result->precision, "data_hash", u->result->data_hash,
+                  "weights_hash", u->result->weights_hash, "steps", (json_int_t)u->result->steps, "seed",
+                  (json_int_t)u->r->train.seed, "seconds", u->result->seconds, "validation",
+                  part_json(&u->result->validation), "test", part_json(&u->result->test));
     char *text = o != NULL ? json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) : NULL;
 
     json_decref(o);

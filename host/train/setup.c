@@ -224,8 +224,8 @@ tp_status tp_run_make_trainer(tp_run *u)
     o.precision = u->precision;
     o.timed = u->o->plan_text != NULL;
     tp_status st = tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &o);
-    while (st == TP_ENOMEM && r->train.micro_batch == TP_MICRO_BATCH_AUTO && o.batch % (2 * o.accumulate) == 0 &&
-           o.accumulate < TP_MAX_MICRO) {
+    while (st == TP_ENOMEM && r->train.micro_batch == TP_MICRO_BATCH_AUTO &&
+           o.batch % (2 * o.accumulate) == 0 && o.accumulate < TP_MAX_MICRO) {
         o.accumulate *= 2;
         st = tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &o);
     }

@@ -133,7 +133,8 @@ tp_val tp_step_bind_state(tp_batch_graph *b, int i)
 static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u)
 {
     tp_trainer *t = b->t;
-    const tp_val lr = tp_ring_read(b->g, tp_variable(b->g, "rates", t->rates), b->counter), count = tp_step_bind_state(b, t->t_state);
+    const tp_val lr = tp_ring_read(b->g, tp_variable(b->g, "rates", t->rates), b->counter),
+                 count = tp_step_bind_state(b, t->t_state);
     tp_val sparse_rows[MAX_SPARSE], all[TP_MAX_TENSORS];
     int n_all = 0;
 
@@ -206,7 +207,7 @@ static tp_status build_step(tp_trainer *t, tp_batch_graph *b, gradients *sum, up
 tp_status tp_step_build(tp_trainer *t)
 {
     const size_t room = (size_t)t->n_params + MAX_SPARSE;
-    tp_batch_graph b = {.t = t};
+    tp_batch_graph b = {.t = t, .batch = t->opts.batch};
     gradients sum = {0};
     update *u = NULL;
     tp_val *wrt = NULL, *grad = NULL;

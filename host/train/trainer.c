@@ -1,6 +1,6 @@
 /* trainer.c - a trainer: its states, the device memory around the compiled step, and running it. Everything a
- * step needs lives on the device, the learning rates of coming steps and the results of past ones in rings, so
- * that many steps run without the host. */
+ * step needs lives on the device, the learning rates of coming steps and the results of past ones in rings,
+ * so that many steps run without the host. */
 #include "host/train/trainer.h"
 #include "host/core/mem.h"
 #include "host/graph/device.h"
@@ -99,8 +99,8 @@ static tp_status check_opts(const tp_trainer *t)
 
     TP_CHECK(o->batch > 0, TP_EINVAL, "batch is %lld, must be > 0", (long long)o->batch);
     TP_CHECK(o->accumulate > 0 && o->accumulate <= TP_MAX_MICRO && o->batch % o->accumulate == 0, TP_EINVAL,
-             "accumulate is %lld, must be 1 to %d and divide batch %lld", (long long)o->accumulate, TP_MAX_MICRO,
-             (long long)o->batch);
+             "accumulate is %lld, must be 1 to %d and divide batch %lld", (long long)o->accumulate,
+             TP_MAX_MICRO, (long long)o->batch);
     TP_CHECK(o->ema >= 0.0 && o->ema < 1.0, TP_EINVAL, "ema is %g, must be in [0, 1)", o->ema);
     TP_CHECK(o->clip_norm >= 0.0 && isfinite(o->clip_norm), TP_EINVAL, "clip_norm is %g, must be >= 0",
              o->clip_norm);
@@ -141,7 +141,8 @@ static tp_status make_rings(tp_trainer *t)
 
     TP_TRY(tp_trainer_alloc(t, &t->rates, TP_F32, one, "learning rates"));
     TP_TRY(tp_trainer_alloc(t, &t->results, TP_F32, row, "results of steps"));
-    TP_TRY(tp_device_host_alloc(t->dev, (void **)&t->host_rates, tp_tensor_bytes(&t->rates), "learning rates"));
+    TP_TRY(
+        tp_device_host_alloc(t->dev, (void **)&t->host_rates, tp_tensor_bytes(&t->rates), "learning rates"));
     return tp_device_host_alloc(t->dev, (void **)&t->host_results, tp_tensor_bytes(&t->results),
                                 "results of steps");
 }
@@ -159,7 +160,12 @@ static tp_status make(tp_trainer *t)
     TP_TRY(make_rings(t));
     TP_TRY(make_states(t));
     TP_TRY(tp_feed_stage(t));
-    return t->steps_per_epoch > 0 ? tp_step_build(t) : TP_OK;
+    if (t->steps_per_epoch == 0)
+        return TP_OK;
+    TP_TRY(tp_step_build(t));
+    /* What a run will need is taken before its first step. */
+    TP_TRY(tp_eval_prepare(t, TP_VALIDATION, 1));
+    return tp_eval_prepare(t, TP_TEST, 1);
 }
 
 tp_status tp_trainer_new(tp_trainer **out, tp_device *dev, tp_model *model, const tp_data *data,
@@ -219,7 +225,8 @@ int64_t tp_trainer_steps_per_epoch(const tp_trainer *t)
 /* ---- steps ---- */
 
 /* Rows [first, first + n) of a ring, which may pass its end; to_device or from it. */
-static tp_status copy_ring(tp_trainer *t, const tp_tensor *ring, float *host, int64_t first, int64_t n, int to_device)
+static tp_status copy_ring(tp_trainer *t, const tp_tensor *ring, float *host, int64_t first, int64_t n,
+                           int to_device)
 {
     const int64_t row = tp_shape_len(ring->shape) / TP_TRAINER_RING;
 
@@ -274,7 +281,8 @@ tp_status tp_trainer_collect(tp_trainer *t, tp_step_result *results)
     TP_TRY(tp_device_await(t->dev, (t->next_mark + t->n_launched) % 2));
     for (int64_t i = 0; i < t->launched[0].n; i++) {
         const float *r = t->host_results + (t->launched[0].first + i) % TP_TRAINER_RING * TP_TRAINER_RESULTS;
-        results[i] = (tp_step_result){.loss = (double)r[0], .grad_norm = (double)r[3], .applied = r[2] > 0.0f};
+        results[i] =
+            (tp_step_result){.loss = (double)r[0], .grad_norm = (double)r[3], .applied = r[2] > 0.0f};
     }
     t->launched[0] = t->launched[1];
     t->n_launched--;

@@ -78,6 +78,7 @@ struct tp_trainer {
 typedef struct tp_batch_graph {
     tp_trainer *t;
     tp_graph *g;
+    int64_t batch;                        /* rows */
     tp_val counter, index, weight, total; /* total: sum of the weights of the whole batch */
     tp_val inputs[TP_TRAINER_INPUTS], shift[TP_TRAINER_INPUTS], scale[TP_TRAINER_INPUTS], target,
         target_shift, target_scale, class_weight;
@@ -121,6 +122,11 @@ tp_val tp_step_row_weights(tp_batch_graph *b, tp_val weight, tp_val target);
 /* ---- predict.c ---- */
 
 void tp_eval_free(tp_eval_pass *e);
+/* Compiles the pass over a part, unless it is there or the part is empty. */
+tp_status tp_eval_prepare(tp_trainer *t, tp_part part, int use_ema) TP_MUST_USE;
+/* Rows of an evaluation batch: as many as a micro-batch has, so that it takes no more memory than training.
+ */
+int64_t tp_eval_batch(const tp_trainer *t);
 
 #ifdef __cplusplus
 }

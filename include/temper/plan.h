@@ -24,7 +24,7 @@ typedef struct tp_plan_opts {
 } tp_plan_opts;
 #define TP_PLAN_OPTS_INIT                                                                                    \
     {                                                                                                        \
-        sizeof(tp_plan_opts), 0, 0, NULL, NULL, TP_PRECISION_FP32                                                             \
+        sizeof(tp_plan_opts), 0, 0, NULL, NULL, TP_PRECISION_FP32                                            \
     }
 
 /* opts may be NULL. Errors: the graph's own; TP_ENOMEM (bytes asked); TP_EUNSUP naming op, shapes, device and

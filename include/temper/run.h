@@ -43,7 +43,7 @@ typedef struct tp_run_opts {
 } tp_run_opts;
 #define TP_RUN_OPTS_INIT                                                                                     \
     {                                                                                                        \
-        sizeof(tp_run_opts), NULL, NULL, "auto", 0, NULL, NULL, NULL, NULL, NULL                                 \
+        sizeof(tp_run_opts), NULL, NULL, "auto", 0, NULL, NULL, NULL, NULL, NULL                             \
     }
 
 typedef struct tp_run_result {

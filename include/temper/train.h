@@ -34,13 +34,13 @@ typedef struct tp_train_opts {
     int64_t batch;      /* samples of one step */
     int64_t accumulate; /* micro-batches a step is made of, at most TP_MAX_MICRO; divides batch */
     tp_precision precision;
-    uint64_t seed;      /* order of samples, augmentation, dropout */
-    int timed;          /* measure each node; tp_trainer_plan_text then shows it */
+    uint64_t seed; /* order of samples, augmentation, dropout */
+    int timed;     /* measure each node; tp_trainer_plan_text then shows it */
 } tp_train_opts;
 #define TP_TRAIN_OPTS_INIT                                                                                   \
     {                                                                                                        \
         sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0}, 0.01, 0,  \
-            0.0, 0.0, 64, 1, TP_PRECISION_FP32, 0, 0                                                                       \
+            0.0, 0.0, 64, 1, TP_PRECISION_FP32, 0, 0                                                         \
     }
 
 #define TP_MAX_MICRO 256
@@ -66,9 +66,10 @@ typedef struct tp_step_result {
 } tp_step_result;
 
 /* Runs steps first, first + 1, ... (n of them, at most TP_MAX_LAUNCH, from 0) with these learning rates, and
- * returns before they are done where the device runs by itself. What they leave is collected launch by launch,
- * oldest first; at most two may be on their way. Makes no allocation of its own, unless the data is streamed
- * and `first` does not follow the step before. Errors: those of reading the files when the data is streamed. */
+ * returns before they are done where the device runs by itself. What they leave is collected launch by
+ * launch, oldest first; at most two may be on their way. Makes no allocation of its own, unless the data is
+ * streamed and `first` does not follow the step before. Errors: those of reading the files when the data is
+ * streamed. */
 #define TP_MAX_LAUNCH 256
 TP_API tp_status tp_trainer_launch(tp_trainer *t, int64_t first, int64_t n, const double *lr) TP_MUST_USE;
 /* Waits for the oldest launch; results has room for its n. */

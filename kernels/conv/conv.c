@@ -3,8 +3,8 @@
  * oneDNN works in the memory layout that suits the shape (see layout_of); where that is not our
  * plain NCHW, the operand is reordered in scratch memory before or after the call. The plain loops are the
  * reference. */
-#include "host/core/mem.h"
 #include "kernels/conv/conv.h"
+#include "host/core/mem.h"
 #include "kernels/cpu.h"
 #include "kernels/dnnl.h"
 #include "kernels/elementwise/broadcast.h"

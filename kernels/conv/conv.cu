@@ -1,8 +1,8 @@
 /* conv.cu - convolution and its two gradients, 1-D and 2-D, with stride, padding, dilation and groups.
- *   own_tile: without groups, as a product of matrices that are never written down (tile.cuh): filters by pixels for the
- *             output and the input gradient, filters by (channel, tap) for the weight gradient, whose long sum over pixels
- *             is cut into parts
- *   own:      everything; a thread an output, or a block a weight for the weight gradient */
+ *   own_tile: without groups, as a product of matrices that are never written down (tile.cuh): filters by
+ * pixels for the output and the input gradient, filters by (channel, tap) for the weight gradient, whose long
+ * sum over pixels is cut into parts own:      everything; a thread an output, or a block a weight for the
+ * weight gradient */
 #include "kernels/conv/conv.h"
 #include "kernels/libraries.cuh"
 #include "kernels/linear/activation.h"
@@ -34,7 +34,8 @@ struct input_pixels {
         const int64_t c = k / (d.kh * d.kw), t = k - c * d.kh * d.kw, r = t / d.kw, s = t - r * d.kw;
         const int64_t row = i * d.stride[0] - d.pad[0] + r * d.dilation[0],
                       col = o * d.stride[1] - d.pad[1] + s * d.dilation[1];
-        return row >= 0 && row < d.h && col >= 0 && col < d.w ? x[((n * d.c + c) * d.h + row) * d.w + col] : 0.0f;
+        return row >= 0 && row < d.h && col >= 0 && col < d.w ? x[((n * d.c + c) * d.h + row) * d.w + col]
+                                                              : 0.0f;
     }
 };
 
@@ -102,7 +103,8 @@ struct image_store {
     {
         (void)z;
         const int64_t n = j / pixels;
-        y[(n * planes + i) * pixels + j - n * pixels] = tp_activate_f32(bias != nullptr ? v + bias[i] : v, act);
+        y[(n * planes + i) * pixels + j - n * pixels] =
+            tp_activate_f32(bias != nullptr ? v + bias[i] : v, act);
     }
 };
 
@@ -192,7 +194,8 @@ static tp_status conv_tile_run(const tp_call *c)
     const tp_conv_dims d = forward_dims(c);
     const weight_rows w = {tp_in_f32(c, 1), d.c * d.kh * d.kw, 1};
     const input_pixels x = {tp_in_f32(c, 0), d, 0};
-    const image_store y = {tp_out_f32(c, 0), bias_of(c), d.m, d.oh * d.ow, static_cast<const tp_conv_attr *>(c->attr)->act};
+    const image_store y = {tp_out_f32(c, 0), bias_of(c), d.m, d.oh * d.ow,
+                           static_cast<const tp_conv_attr *>(c->attr)->act};
     return tp_tile_run(c, w, x, y, forward_shape(d));
 }
 
@@ -216,14 +219,16 @@ static tp_status conv_weight_grad_tile_run(const tp_call *c)
 
 /* ---- own: any groups ---- */
 
-__global__ void conv_direct(float *y, const float *x, const float *w, const float *bias, tp_conv_dims d, tp_activation act)
+__global__ void conv_direct(float *y, const float *x, const float *w, const float *bias, tp_conv_dims d,
+                            tp_activation act)
 {
     const int64_t channels = d.c / d.groups, filters = d.m / d.groups;
 
-    TP_GRID_LOOP(at, d.n * d.m * d.oh * d.ow)
-    {
-        const int64_t o = at % d.ow, i = at / d.ow % d.oh, m = at / (d.ow * d.oh) % d.m, n = at / (d.ow * d.oh * d.m);
-        const float *from = x + (n * d.c + m / filters * channels) * d.h * d.w, *tap = w + m * channels * d.kh * d.kw;
+    TP_GRID_LOOP (at, d.n * d.m * d.oh * d.ow) {
+        const int64_t o = at % d.ow, i = at / d.ow % d.oh, m = at / (d.ow * d.oh) % d.m,
+                      n = at / (d.ow * d.oh * d.m);
+        const float *from = x + (n * d.c + m / filters * channels) * d.h * d.w,
+                    *tap = w + m * channels * d.kh * d.kw;
         float sum = 0.0f;
         for (int64_t c = 0; c < channels; c++)
             for (int64_t r = 0; r < d.kh; r++)
@@ -242,8 +247,7 @@ __global__ void conv_input_grad_direct(float *dx, const float *w, const float *d
     const int64_t channels = d.c / d.groups, filters = d.m / d.groups;
     const output_under_tap under = {dy, d, 0};
 
-    TP_GRID_LOOP(at, d.n * d.c * d.h * d.w)
-    {
+    TP_GRID_LOOP (at, d.n * d.c * d.h * d.w) {
         const int64_t pixel = at % (d.h * d.w), c = at / (d.h * d.w) % d.c, n = at / (d.h * d.w * d.c);
         const int64_t first = c / channels * filters;
         float sum = 0.0f;
@@ -258,11 +262,13 @@ __global__ void conv_input_grad_direct(float *dx, const float *w, const float *d
 /* A block a weight: threads share the pixels. */
 __global__ void conv_weight_grad_direct(float *dw, const float *x, const float *dy, tp_conv_dims d)
 {
-    const int64_t channels = d.c / d.groups, filters = d.m / d.groups, taps = d.kh * d.kw, pixels = d.oh * d.ow;
+    const int64_t channels = d.c / d.groups, filters = d.m / d.groups, taps = d.kh * d.kw,
+                  pixels = d.oh * d.ow;
     const input_pixels under = {x, d, 0};
 
     for (int64_t at = blockIdx.x; at < d.m * channels * taps; at += gridDim.x) {
-        const int64_t t = at % taps, m = at / (taps * channels), c = m / filters * channels + at / taps % channels;
+        const int64_t t = at % taps, m = at / (taps * channels),
+                      c = m / filters * channels + at / taps % channels;
         float sum = 0.0f;
         for (int64_t k = threadIdx.x; k < d.n * pixels; k += blockDim.x)
             sum = fmaf(dy[(k / pixels * d.m + m) * pixels + k % pixels], under(k, c * taps + t, 0), sum);
@@ -275,15 +281,16 @@ __global__ void conv_weight_grad_direct(float *dw, const float *x, const float *
 static tp_status conv_run(const tp_call *c)
 {
     const tp_conv_dims d = forward_dims(c);
-    TP_LAUNCH(conv_direct, tp_cuda_blocks(c, tp_len(&c->out[0])), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-              tp_in_f32(c, 1), bias_of(c), d, static_cast<const tp_conv_attr *>(c->attr)->act);
+    TP_LAUNCH(conv_direct, tp_cuda_blocks(c, tp_len(&c->out[0])), TP_THREADS, 0, c, tp_out_f32(c, 0),
+              tp_in_f32(c, 0), tp_in_f32(c, 1), bias_of(c), d,
+              static_cast<const tp_conv_attr *>(c->attr)->act);
     return TP_OK;
 }
 
 static tp_status conv_input_grad_run(const tp_call *c)
 {
-    TP_LAUNCH(conv_input_grad_direct, tp_cuda_blocks(c, tp_len(&c->out[0])), TP_THREADS, 0, c, tp_out_f32(c, 0),
-              tp_in_f32(c, 0), tp_in_f32(c, 1), input_grad_dims(c));
+    TP_LAUNCH(conv_input_grad_direct, tp_cuda_blocks(c, tp_len(&c->out[0])), TP_THREADS, 0, c,
+              tp_out_f32(c, 0), tp_in_f32(c, 0), tp_in_f32(c, 1), input_grad_dims(c));
     return TP_OK;
 }
 
@@ -296,12 +303,13 @@ static tp_status conv_weight_grad_run(const tp_call *c)
 
 static const tp_impl conv_own_tile = {"own_tile", conv_tile_prepare, conv_tile_run, nullptr, 0};
 static const tp_impl conv_own = {"own", tp_accept_f32, conv_run, nullptr, 0};
-static const tp_impl conv_input_grad_own_tile = {"own_tile", conv_input_grad_tile_prepare, conv_input_grad_tile_run, nullptr,
-                                                 0};
+static const tp_impl conv_input_grad_own_tile = {"own_tile", conv_input_grad_tile_prepare,
+                                                 conv_input_grad_tile_run, nullptr, 0};
 static const tp_impl conv_input_grad_own = {"own", tp_accept_f32, conv_input_grad_run, nullptr, 0};
-static const tp_impl conv_weight_grad_own_tile = {"own_tile", conv_weight_grad_tile_prepare, conv_weight_grad_tile_run,
-                                                  nullptr, 0};
+static const tp_impl conv_weight_grad_own_tile = {"own_tile", conv_weight_grad_tile_prepare,
+                                                  conv_weight_grad_tile_run, nullptr, 0};
 static const tp_impl conv_weight_grad_own = {"own", tp_accept_f32, conv_weight_grad_run, nullptr, 0};
 TP_CUDA_IMPLS(conv, &tp_conv_cudnn, &conv_own_tile, &conv_own);
 TP_CUDA_IMPLS(conv_input_grad, &tp_conv_input_grad_cudnn, &conv_input_grad_own_tile, &conv_input_grad_own);
-TP_CUDA_IMPLS(conv_weight_grad, &tp_conv_weight_grad_cudnn, &conv_weight_grad_own_tile, &conv_weight_grad_own);
+TP_CUDA_IMPLS(conv_weight_grad, &tp_conv_weight_grad_cudnn, &conv_weight_grad_own_tile,
+              &conv_weight_grad_own);

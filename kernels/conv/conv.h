@@ -24,7 +24,8 @@ static inline tp_conv_attr tp_conv_filled(tp_conv_attr a)
     return a;
 }
 
-static inline int64_t tp_conv_out_size(int64_t in, int64_t kernel, int64_t stride, int64_t pad, int64_t dilation)
+static inline int64_t tp_conv_out_size(int64_t in, int64_t kernel, int64_t stride, int64_t pad,
+                                       int64_t dilation)
 {
     const int64_t span = in + 2 * pad - dilation * (kernel - 1) - 1;
     return span < 0 ? 0 : span / stride + 1;

@@ -1,6 +1,6 @@
-/* cudnn.cu - convolution and its gradients through cuDNN. The algorithm is the first of the library's heuristic that is
- * deterministic and whose workspace is bounded, chosen when the plan is compiled; the workspace comes from the arena.
- * Bias and activation follow in one pass over the output. */
+/* cudnn.cu - convolution and its gradients through cuDNN. The algorithm is the first of the library's
+ * heuristic that is deterministic and whose workspace is bounded, chosen when the plan is compiled; the
+ * workspace comes from the arena. Bias and activation follow in one pass over the output. */
 #include "host/core/mem.h"
 #include "kernels/conv/conv.h"
 #include "kernels/libraries.cuh"
@@ -33,7 +33,17 @@ static tp_status check(const tp_cudnn *lib, cudnnStatus_t st, tp_status code, co
 
 static tp_status check_sizes(const tp_conv_dims *d)
 {
-    const int64_t all[] = {d->n, d->c, d->h, d->w, d->m, d->kh, d->kw, d->oh, d->ow, d->groups, d->n * d->c * d->h * d->w,
+    const int64_t all[] = {d->n,
+                           d->c,
+                           d->h,
+                           d->w,
+                           d->m,
+                           d->kh,
+                           d->kw,
+                           d->oh,
+                           d->ow,
+                           d->groups,
+                           d->n * d->c * d->h * d->w,
                            d->n * d->m * d->oh * d->ow};
     for (int64_t v : all)
         TP_CHECK(v > 0 && v <= INT_MAX, TP_EUNSUP, "a size of %lld, cuDNN takes 1 to 2^31 - 1", (long long)v);
@@ -49,14 +59,18 @@ static tp_status create(conv_state *s, tp_precision precision)
     DNN(cudnnCreateTensorDescriptor(&s->y));
     DNN(cudnnCreateFilterDescriptor(&s->w));
     DNN(cudnnCreateConvolutionDescriptor(&s->conv));
-    DNN(cudnnSetTensor4dDescriptor(s->x, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, (int)d->n, (int)d->c, (int)d->h, (int)d->w));
-    DNN(cudnnSetTensor4dDescriptor(s->y, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, (int)d->n, (int)d->m, (int)d->oh, (int)d->ow));
-    DNN(cudnnSetFilter4dDescriptor(s->w, CUDNN_DATA_FLOAT, CUDNN_TENSOR_NCHW, (int)d->m, (int)(d->c / d->groups), (int)d->kh,
-                                   (int)d->kw));
-    DNN(cudnnSetConvolution2dDescriptor(s->conv, (int)d->pad[0], (int)d->pad[1], (int)d->stride[0], (int)d->stride[1],
-                                        (int)d->dilation[0], (int)d->dilation[1], CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
+    DNN(cudnnSetTensor4dDescriptor(s->x, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, (int)d->n, (int)d->c, (int)d->h,
+                                   (int)d->w));
+    DNN(cudnnSetTensor4dDescriptor(s->y, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, (int)d->n, (int)d->m,
+                                   (int)d->oh, (int)d->ow));
+    DNN(cudnnSetFilter4dDescriptor(s->w, CUDNN_DATA_FLOAT, CUDNN_TENSOR_NCHW, (int)d->m,
+                                   (int)(d->c / d->groups), (int)d->kh, (int)d->kw));
+    DNN(cudnnSetConvolution2dDescriptor(s->conv, (int)d->pad[0], (int)d->pad[1], (int)d->stride[0],
+                                        (int)d->stride[1], (int)d->dilation[0], (int)d->dilation[1],
+                                        CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
     DNN(cudnnSetConvolutionGroupCount(s->conv, (int)d->groups));
-    DNN(cudnnSetConvolutionMathType(s->conv, precision == TP_PRECISION_FP32 ? CUDNN_FMA_MATH : CUDNN_DEFAULT_MATH));
+    DNN(cudnnSetConvolutionMathType(s->conv,
+                                    precision == TP_PRECISION_FP32 ? CUDNN_FMA_MATH : CUDNN_DEFAULT_MATH));
     return TP_OK;
 }
 
@@ -85,14 +99,16 @@ static tp_status choose(conv_state *s, conv_pass pass)
 
     switch (pass) {
     case FORWARD:
-        DNN(cudnnGetConvolutionForwardAlgorithm_v7(lib->handle, s->x, s->w, s->conv, s->y, ALGORITHMS, &n, forward));
+        DNN(cudnnGetConvolutionForwardAlgorithm_v7(lib->handle, s->x, s->w, s->conv, s->y, ALGORITHMS, &n,
+                                                   forward));
         return pick(s, forward, n, &s->forward);
     case INPUT_GRAD:
-        DNN(cudnnGetConvolutionBackwardDataAlgorithm_v7(lib->handle, s->w, s->y, s->conv, s->x, ALGORITHMS, &n, input_grad));
+        DNN(cudnnGetConvolutionBackwardDataAlgorithm_v7(lib->handle, s->w, s->y, s->conv, s->x, ALGORITHMS,
+                                                        &n, input_grad));
         return pick(s, input_grad, n, &s->input_grad);
     default:
-        DNN(cudnnGetConvolutionBackwardFilterAlgorithm_v7(lib->handle, s->x, s->y, s->conv, s->w, ALGORITHMS, &n,
-                                                          weight_grad));
+        DNN(cudnnGetConvolutionBackwardFilterAlgorithm_v7(lib->handle, s->x, s->y, s->conv, s->w, ALGORITHMS,
+                                                          &n, weight_grad));
         return pick(s, weight_grad, n, &s->weight_grad);
     }
 }
@@ -137,8 +153,9 @@ static tp_status prepare(tp_call *c, size_t *scratch, conv_pass pass, tp_conv_di
 
 static tp_status forward_prepare(tp_call *c, size_t *scratch)
 {
-    return prepare(c, scratch, FORWARD,
-                   tp_conv_dims_of(c->in[0].shape, c->in[1].shape, *static_cast<const tp_conv_attr *>(c->attr)));
+    return prepare(
+        c, scratch, FORWARD,
+        tp_conv_dims_of(c->in[0].shape, c->in[1].shape, *static_cast<const tp_conv_attr *>(c->attr)));
 }
 
 static tp_status input_grad_prepare(tp_call *c, size_t *scratch)
@@ -154,10 +171,10 @@ static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
 }
 
 /* y(N,M,P) = act(y + bias(M)) */
-__global__ void conv_finish(float *y, const float *bias, int64_t n, int64_t filters, int64_t pixels, tp_activation act)
+__global__ void conv_finish(float *y, const float *bias, int64_t n, int64_t filters, int64_t pixels,
+                            tp_activation act)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         y[i] = tp_activate_f32(bias != nullptr ? y[i] + bias[i / pixels % filters] : y[i], act);
     }
 }
@@ -175,11 +192,11 @@ static tp_status forward_run(const tp_call *c)
     const int64_t n = tp_len(&c->out[0]);
 
     RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
-    RUN(cudnnConvolutionForward(lib->handle, &one, s->x, c->in[0].data, s->w, c->in[1].data, s->conv, s->forward, c->scratch,
-                                s->workspace, &zero, s->y, c->out[0].data));
+    RUN(cudnnConvolutionForward(lib->handle, &one, s->x, c->in[0].data, s->w, c->in[1].data, s->conv,
+                                s->forward, c->scratch, s->workspace, &zero, s->y, c->out[0].data));
     if (bias != nullptr || act != TP_ACT_NONE)
-        TP_LAUNCH(conv_finish, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), bias, n, s->d.m, s->d.oh * s->d.ow,
-                  act);
+        TP_LAUNCH(conv_finish, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), bias, n, s->d.m,
+                  s->d.oh * s->d.ow, act);
     return TP_OK;
 }
 
@@ -189,8 +206,8 @@ static tp_status input_grad_run(const tp_call *c)
     const tp_cudnn *lib = s->lib;
 
     RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
-    RUN(cudnnConvolutionBackwardData(lib->handle, &one, s->w, c->in[0].data, s->y, c->in[1].data, s->conv, s->input_grad,
-                                     c->scratch, s->workspace, &zero, s->x, c->out[0].data));
+    RUN(cudnnConvolutionBackwardData(lib->handle, &one, s->w, c->in[0].data, s->y, c->in[1].data, s->conv,
+                                     s->input_grad, c->scratch, s->workspace, &zero, s->x, c->out[0].data));
     return TP_OK;
 }
 
@@ -200,11 +217,14 @@ static tp_status weight_grad_run(const tp_call *c)
     const tp_cudnn *lib = s->lib;
 
     RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
-    RUN(cudnnConvolutionBackwardFilter(lib->handle, &one, s->x, c->in[0].data, s->y, c->in[1].data, s->conv, s->weight_grad,
-                                       c->scratch, s->workspace, &zero, s->w, c->out[0].data));
+    RUN(cudnnConvolutionBackwardFilter(lib->handle, &one, s->x, c->in[0].data, s->y, c->in[1].data, s->conv,
+                                       s->weight_grad, c->scratch, s->workspace, &zero, s->w,
+                                       c->out[0].data));
     return TP_OK;
 }
 
 const tp_impl tp_conv_cudnn = {"cudnn", forward_prepare, forward_run, conv_release, TP_IMPL_LIBRARY};
-const tp_impl tp_conv_input_grad_cudnn = {"cudnn", input_grad_prepare, input_grad_run, conv_release, TP_IMPL_LIBRARY};
-const tp_impl tp_conv_weight_grad_cudnn = {"cudnn", weight_grad_prepare, weight_grad_run, conv_release, TP_IMPL_LIBRARY};
+const tp_impl tp_conv_input_grad_cudnn = {"cudnn", input_grad_prepare, input_grad_run, conv_release,
+                                          TP_IMPL_LIBRARY};
+const tp_impl tp_conv_weight_grad_cudnn = {"cudnn", weight_grad_prepare, weight_grad_run, conv_release,
+                                           TP_IMPL_LIBRARY};

@@ -1,19 +1,18 @@
-/* batch.cu - what makes the batch of a step from a resident data set. sample_index: a thread a sample. gather_batch: a
- * grid loop over the elements of the batch; a stored row is read once and written once as float32, normalised, cropped
- * and mirrored on the way. Bitwise the loops of batch.c. */
+/* batch.cu - what makes the batch of a step from a resident data set. sample_index: a thread a sample.
+ * gather_batch: a grid loop over the elements of the batch; a stored row is read once and written once as
+ * float32, normalised, cropped and mirrored on the way. Bitwise the loops of batch.c. */
 #include "host/core/order.h"
 #include "kernels/cuda.cuh"
 #include "kernels/data/place.h"
 
 /* ---- sample_index ---- */
 
-__global__ void sample_index_order(int64_t *index, float *weight, const uint64_t *counter, const int64_t *rows, int64_t n,
-                                   tp_sample_attr a)
+__global__ void sample_index_order(int64_t *index, float *weight, const uint64_t *counter,
+                                   const int64_t *rows, int64_t n, tp_sample_attr a)
 {
     const tp_step_place at = tp_step_place_of(counter, a.steps_per_epoch, a.batch);
 
-    TP_GRID_LOOP(i, a.batch)
-    {
+    TP_GRID_LOOP (i, a.batch) {
         const int64_t p = at.first + i;
         index[i] = rows[p >= n ? 0 : (a.shuffle ? tp_order_at(at.seed, at.epoch, n, p) : p)];
         weight[i] = p < n ? 1.0f : 0.0f;
@@ -24,8 +23,9 @@ static tp_status sample_index_run(const tp_call *c)
 {
     const tp_sample_attr *a = static_cast<const tp_sample_attr *>(c->attr);
 
-    TP_LAUNCH(sample_index_order, tp_cuda_blocks(c, a->batch), TP_THREADS, 0, c, static_cast<int64_t *>(c->out[0].data),
-              tp_out_f32(c, 1), static_cast<const uint64_t *>(c->in[0].data), static_cast<const int64_t *>(c->in[1].data),
+    TP_LAUNCH(sample_index_order, tp_cuda_blocks(c, a->batch), TP_THREADS, 0, c,
+              static_cast<int64_t *>(c->out[0].data), tp_out_f32(c, 1),
+              static_cast<const uint64_t *>(c->in[0].data), static_cast<const int64_t *>(c->in[1].data),
               tp_len(&c->in[1]), *a);
     return TP_OK;
 }
@@ -68,8 +68,7 @@ template <> __device__ float as_float(bfloat_bits v)
 
 template <typename T> __global__ void gather_batch_rows(float *y, const T *data, gather g)
 {
-    TP_GRID_LOOP(i, g.batch * g.row)
-    {
+    TP_GRID_LOOP (i, g.batch * g.row) {
         const int64_t b = i / g.row, k = i - b * g.row;
         float v = as_float(data[row_of(g, b) * g.row + k]);
         if (g.scale != nullptr)
@@ -105,8 +104,7 @@ template <typename T> __global__ void gather_batch_augmented(float *y, const T *
 
 __global__ void gather_batch_ids(int64_t *y, const void *data, tp_dtype dtype, gather g)
 {
-    TP_GRID_LOOP(i, g.batch * g.row)
-    {
+    TP_GRID_LOOP (i, g.batch * g.row) {
         const int64_t b = i / g.row;
         y[i] = tp_load_int(data, dtype, row_of(g, b) * g.row + i - b * g.row);
     }
@@ -117,11 +115,12 @@ template <typename T> static tp_status launch_gather(const tp_call *c, const gat
     const T *data = static_cast<const T *>(c->in[IN_DATA].data);
 
     if (g.counter == nullptr) {
-        TP_LAUNCH(gather_batch_rows<T>, tp_cuda_blocks(c, g.batch * g.row), TP_THREADS, 0, c, tp_out_f32(c, 0), data, g);
+        TP_LAUNCH(gather_batch_rows<T>, tp_cuda_blocks(c, g.batch * g.row), TP_THREADS, 0, c,
+                  tp_out_f32(c, 0), data, g);
         return TP_OK;
     }
-    TP_LAUNCH(gather_batch_augmented<T>, tp_cuda_blocks(c, g.batch * TP_THREADS), TP_THREADS, 0, c, tp_out_f32(c, 0), data,
-              g);
+    TP_LAUNCH(gather_batch_augmented<T>, tp_cuda_blocks(c, g.batch * TP_THREADS), TP_THREADS, 0, c,
+              tp_out_f32(c, 0), data, g);
     return TP_OK;
 }
 
@@ -188,7 +187,8 @@ static tp_status gather_batch_run(const tp_call *c)
 static tp_status gather_batch_prepare(tp_call *c, size_t *scratch)
 {
     (void)scratch;
-    TP_CHECK(c->n_in <= IN_SCALE || c->in[IN_SCALE].dtype != TP_F64, TP_EUNSUP, "scale is float64, want float32");
+    TP_CHECK(c->n_in <= IN_SCALE || c->in[IN_SCALE].dtype != TP_F64, TP_EUNSUP,
+             "scale is float64, want float32");
     return TP_OK;
 }
 

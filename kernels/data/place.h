@@ -1,5 +1,5 @@
-/* place.h - where a step stands in its epoch, how a sample of it is augmented, and floats of 16 bits: once for the
- * loops of the CPU and the kernels of a GPU. */
+/* place.h - where a step stands in its epoch, how a sample of it is augmented, and floats of 16 bits: once
+ * for the loops of the CPU and the kernels of a GPU. */
 #ifndef TP_KERNELS_PLACE_H
 #define TP_KERNELS_PLACE_H
 #include "host/core/rng.h"

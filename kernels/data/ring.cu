@@ -13,7 +13,8 @@ struct ring_parts {
     int n;
 };
 
-__global__ void ring_write_row(float *ring, int64_t length, int64_t columns, const uint64_t *counter, ring_parts p)
+__global__ void ring_write_row(float *ring, int64_t length, int64_t columns, const uint64_t *counter,
+                               ring_parts p)
 {
     float *row = ring + (int64_t)(counter[1] % (uint64_t)length) * columns;
 

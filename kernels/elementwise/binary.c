@@ -161,7 +161,7 @@ static tp_status infer_broadcast(tp_infer *x)
         .infer = infer_broadcast,                                                                            \
         .grad = grad_fn,                                                                                     \
         .cost = tp_cost_stream,                                                                              \
-        .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                                    \
+        .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                                                   \
         .cases = case_table,                                                                                 \
         .n_cases = TP_COUNT(case_table),                                                                     \
     };

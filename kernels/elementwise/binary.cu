@@ -10,30 +10,28 @@ template <typename F> __global__ void binary_map(float *y, const float *a, const
     const float4 *a4 = reinterpret_cast<const float4 *>(a), *b4 = reinterpret_cast<const float4 *>(b);
     float4 *y4 = reinterpret_cast<float4 *>(y);
 
-    TP_GRID_LOOP(i, n / 4)
-    {
+    TP_GRID_LOOP (i, n / 4) {
         const float4 p = a4[i], q = b4[i];
         y4[i] = make_float4(f(p.x, q.x), f(p.y, q.y), f(p.z, q.z), f(p.w, q.w));
     }
-    TP_GRID_LOOP(i, n % 4)
-    y[n / 4 * 4 + i] = f(a[n / 4 * 4 + i], b[n / 4 * 4 + i]);
+    TP_GRID_LOOP (i, n % 4)
+        y[n / 4 * 4 + i] = f(a[n / 4 * 4 + i], b[n / 4 * 4 + i]);
 }
 
 template <typename F>
 __global__ void binary_broadcast(float *y, const float *a, const float *b, tp_walk w, int64_t n, F f)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         int64_t at[TP_WALK_ARGS];
         tp_walk_offsets(&w, i, at);
         y[i] = f(a[at[0]], b[at[1]]);
     }
 }
 
-__global__ void where_broadcast(float *y, const float *cond, const float *a, const float *b, tp_walk w, int64_t n)
+__global__ void where_broadcast(float *y, const float *cond, const float *a, const float *b, tp_walk w,
+                                int64_t n)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         int64_t at[TP_WALK_ARGS];
         tp_walk_offsets(&w, i, at);
         y[i] = cond[at[0]] != 0.0f ? a[at[1]] : b[at[2]];

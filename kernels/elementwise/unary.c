@@ -135,7 +135,7 @@ static tp_status infer_unary_grad(tp_infer *x)
         .infer = infer_fn,                                                                                   \
         .grad = grad_fn,                                                                                     \
         .cost = tp_cost_stream,                                                                              \
-        .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                                    \
+        .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                                                   \
         .cases = case_table,                                                                                 \
         .n_cases = TP_COUNT(case_table),                                                                     \
     };

@@ -8,27 +8,26 @@ template <typename F> __global__ void unary_map(float *y, const float *x, int64_
     const float4 *x4 = reinterpret_cast<const float4 *>(x);
     float4 *y4 = reinterpret_cast<float4 *>(y);
 
-    TP_GRID_LOOP(i, n / 4)
-    {
+    TP_GRID_LOOP (i, n / 4) {
         const float4 v = x4[i];
         y4[i] = make_float4(f(v.x), f(v.y), f(v.z), f(v.w));
     }
-    TP_GRID_LOOP(i, n % 4)
-    y[n / 4 * 4 + i] = f(x[n / 4 * 4 + i]);
+    TP_GRID_LOOP (i, n % 4)
+        y[n / 4 * 4 + i] = f(x[n / 4 * 4 + i]);
 }
 
-template <typename F> __global__ void unary_grad_map(float *dx, const float *x, const float *dy, int64_t n, F f)
+template <typename F>
+__global__ void unary_grad_map(float *dx, const float *x, const float *dy, int64_t n, F f)
 {
     const float4 *x4 = reinterpret_cast<const float4 *>(x), *dy4 = reinterpret_cast<const float4 *>(dy);
     float4 *dx4 = reinterpret_cast<float4 *>(dx);
 
-    TP_GRID_LOOP(i, n / 4)
-    {
+    TP_GRID_LOOP (i, n / 4) {
         const float4 v = x4[i], d = dy4[i];
         dx4[i] = make_float4(f(v.x, d.x), f(v.y, d.y), f(v.z, d.z), f(v.w, d.w));
     }
-    TP_GRID_LOOP(i, n % 4)
-    dx[n / 4 * 4 + i] = f(x[n / 4 * 4 + i], dy[n / 4 * 4 + i]);
+    TP_GRID_LOOP (i, n % 4)
+        dx[n / 4 * 4 + i] = f(x[n / 4 * 4 + i], dy[n / 4 * 4 + i]);
 }
 
 static tp_unary_attr attr_of(const tp_call *c)

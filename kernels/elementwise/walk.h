@@ -24,7 +24,8 @@ static inline void tp_walk_strides(tp_shape in, tp_shape out, int64_t *stride)
     }
 }
 
-static inline int tp_walk_joins(const tp_walk *w, int64_t inner, const int64_t *outer_stride, const int64_t *inner_stride)
+static inline int tp_walk_joins(const tp_walk *w, int64_t inner, const int64_t *outer_stride,
+                                const int64_t *inner_stride)
 {
     for (int a = 0; a < w->n_args; a++)
         if (outer_stride[a] != inner_stride[a] * inner)

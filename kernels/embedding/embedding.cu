@@ -1,7 +1,8 @@
-/* embedding.cu - rows of a table by id, and both forms of its gradient. The lookup reads and writes each row once. The
- * gradients sort (id, position) and sum every run of one id in the order of its positions, in double: no atomics, and
- * the result depends neither on the device nor on the order of blocks. Sorting is bitonic (Batcher 1968) on 64-bit keys
- * that are all different; steps that stay within CHUNK keys run in shared memory. */
+/* embedding.cu - rows of a table by id, and both forms of its gradient. The lookup reads and writes each row
+ * once. The gradients sort (id, position) and sum every run of one id in the order of its positions, in
+ * double: no atomics, and the result depends neither on the device nor on the order of blocks. Sorting is
+ * bitonic (Batcher 1968) on 64-bit keys that are all different; steps that stay within CHUNK keys run in
+ * shared memory. */
 #include "kernels/cuda.cuh"
 
 #define CHUNK   1024 /* keys that a block sorts by itself */
@@ -13,11 +14,10 @@ __host__ __device__ static inline int64_t clamp_id(int64_t id, int64_t n_rows)
 }
 
 /* y(n,D) = table(V,D)[ids] */
-__global__ void embedding_lookup(float *y, const float *table, const void *ids, tp_dtype dtype, int64_t n, int64_t d,
-                                 int64_t n_rows)
+__global__ void embedding_lookup(float *y, const float *table, const void *ids, tp_dtype dtype, int64_t n,
+                                 int64_t d, int64_t n_rows)
 {
-    TP_GRID_LOOP(i, n * d)
-    {
+    TP_GRID_LOOP (i, n * d) {
         const int64_t at = i / d;
         y[i] = table[clamp_id(tp_load_int(ids, dtype, at), n_rows) * d + i - at * d];
     }
@@ -28,19 +28,20 @@ static tp_status embedding_run(const tp_call *c)
     const tp_shape table = c->in[0].shape;
     const int64_t n = tp_len(&c->in[1]);
 
-    TP_LAUNCH(embedding_lookup, tp_cuda_blocks(c, n * table.d[1]), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-              c->in[1].data, c->in[1].dtype, n, table.d[1], table.d[0]);
+    TP_LAUNCH(embedding_lookup, tp_cuda_blocks(c, n * table.d[1]), TP_THREADS, 0, c, tp_out_f32(c, 0),
+              tp_in_f32(c, 0), c->in[1].data, c->in[1].dtype, n, table.d[1], table.d[0]);
     return TP_OK;
 }
 
 /* ---- sorting ---- */
 
 /* Position in the low half, so that no two keys are equal; what pads the last chunk sorts to the end. */
-__global__ void sort_make_keys(uint64_t *keys, int64_t padded, const void *ids, tp_dtype dtype, int64_t n, int64_t n_rows)
+__global__ void sort_make_keys(uint64_t *keys, int64_t padded, const void *ids, tp_dtype dtype, int64_t n,
+                               int64_t n_rows)
 {
-    TP_GRID_LOOP(i, padded)
-    {
-        keys[i] = i < n ? (uint64_t)clamp_id(tp_load_int(ids, dtype, i), n_rows) << 32 | (uint64_t)i : UINT64_MAX;
+    TP_GRID_LOOP (i, padded) {
+        keys[i] =
+            i < n ? (uint64_t)clamp_id(tp_load_int(ids, dtype, i), n_rows) << 32 | (uint64_t)i : UINT64_MAX;
     }
 }
 
@@ -57,8 +58,7 @@ __device__ static void compare(uint64_t *a, uint64_t *b, bool ascending)
 /* One step over global memory: thread i has the pair whose lower key has bit `stride` clear. */
 __global__ void sort_step(uint64_t *keys, int64_t pairs, int64_t size, int64_t stride)
 {
-    TP_GRID_LOOP(i, pairs)
-    {
+    TP_GRID_LOOP (i, pairs) {
         const int64_t low = i / stride * 2 * stride + i % stride;
         compare(&keys[low], &keys[low + stride], (low & size) == 0);
     }
@@ -97,11 +97,13 @@ static tp_status sort_ids(const tp_call *c, const tp_tensor *ids, int64_t n_rows
     const int64_t n = tp_len(ids), padded = padded_length(n);
     const unsigned chunks = (unsigned)(padded / CHUNK);
 
-    TP_LAUNCH(sort_make_keys, tp_cuda_blocks(c, padded), TP_THREADS, 0, c, keys, padded, ids->data, ids->dtype, n, n_rows);
+    TP_LAUNCH(sort_make_keys, tp_cuda_blocks(c, padded), TP_THREADS, 0, c, keys, padded, ids->data,
+              ids->dtype, n, n_rows);
     TP_LAUNCH(sort_chunk, chunks, SORTERS, 0, c, keys, (int64_t)2, (int64_t)CHUNK);
     for (int64_t size = 2 * CHUNK; size <= padded; size *= 2) {
         for (int64_t stride = size / 2; stride >= CHUNK; stride /= 2)
-            TP_LAUNCH(sort_step, tp_cuda_blocks(c, padded / 2), TP_THREADS, 0, c, keys, padded / 2, size, stride);
+            TP_LAUNCH(sort_step, tp_cuda_blocks(c, padded / 2), TP_THREADS, 0, c, keys, padded / 2, size,
+                      stride);
         TP_LAUNCH(sort_chunk, chunks, SORTERS, 0, c, keys, size, size);
     }
     return TP_OK;
@@ -109,12 +111,13 @@ static tp_status sort_ids(const tp_call *c, const tp_tensor *ids, int64_t n_rows
 
 /* ---- runs of one id ---- */
 
-/* start[r] = where run r begins, start[number of runs] = n; *n_runs. One block: each thread counts the heads of a
- * stretch, a scan in shared memory gives each stretch its first run, then the heads are written. */
+/* start[r] = where run r begins, start[number of runs] = n; *n_runs. One block: each thread counts the heads
+ * of a stretch, a scan in shared memory gives each stretch its first run, then the heads are written. */
 __global__ void runs_find(int64_t *start, int64_t *n_runs, const uint64_t *keys, int64_t n)
 {
     TP_SHARED(int64_t, before, [TP_THREADS]);
-    const int64_t each = (n + TP_THREADS - 1) / TP_THREADS, lo = threadIdx.x * each, hi = lo + each < n ? lo + each : n;
+    const int64_t each = (n + TP_THREADS - 1) / TP_THREADS, lo = threadIdx.x * each,
+                  hi = lo + each < n ? lo + each : n;
     int64_t heads = 0;
 
     for (int64_t i = lo; i < hi; i++)
@@ -156,8 +159,7 @@ __device__ static float run_sum(const runs &r, int64_t run, int64_t column)
 /* rows(n) = ids of the runs, then -1; sums(n,D), zero past the last run. */
 __global__ void embedding_rows_sum(int64_t *rows, float *sums, runs r)
 {
-    TP_GRID_LOOP(i, r.n * r.d)
-    {
+    TP_GRID_LOOP (i, r.n * r.d) {
         const int64_t run = i / r.d, column = i - run * r.d;
         const bool there = run < r.count[0];
         sums[i] = there ? run_sum(r, run, column) : 0.0f;
@@ -169,8 +171,7 @@ __global__ void embedding_rows_sum(int64_t *rows, float *sums, runs r)
 /* dw(V,D), zero before, gets the rows of the runs. */
 __global__ void embedding_grad_sum(float *dw, runs r)
 {
-    TP_GRID_LOOP(i, r.n * r.d)
-    {
+    TP_GRID_LOOP (i, r.n * r.d) {
         const int64_t run = i / r.d, column = i - run * r.d;
         if (run < r.count[0])
             dw[(int64_t)(r.keys[r.start[run]] >> 32) * r.d + column] = run_sum(r, run, column);
@@ -179,8 +180,7 @@ __global__ void embedding_grad_sum(float *dw, runs r)
 
 __global__ void embedding_grad_clear(float *dw, int64_t n)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         dw[i] = 0.0f;
     }
 }
@@ -206,7 +206,8 @@ static tp_status find_runs(const tp_call *c, int64_t n_rows, runs *out)
 static tp_status runs_prepare(tp_call *c, size_t *scratch)
 {
     TP_TRY(tp_accept_f32(c, scratch));
-    TP_CHECK(tp_len(&c->in[0]) < (int64_t)1 << 31, TP_EUNSUP, "%lld ids, at most 2^31", (long long)tp_len(&c->in[0]));
+    TP_CHECK(tp_len(&c->in[0]) < (int64_t)1 << 31, TP_EUNSUP, "%lld ids, at most 2^31",
+             (long long)tp_len(&c->in[0]));
     *scratch = runs_bytes(tp_len(&c->in[0]));
     return TP_OK;
 }
@@ -217,8 +218,8 @@ static tp_status embedding_rows_run(const tp_call *c)
     runs r;
 
     TP_TRY(find_runs(c, a->n_rows, &r));
-    TP_LAUNCH(embedding_rows_sum, tp_cuda_blocks(c, r.n * r.d), TP_THREADS, 0, c, static_cast<int64_t *>(c->out[0].data),
-              tp_out_f32(c, 1), r);
+    TP_LAUNCH(embedding_rows_sum, tp_cuda_blocks(c, r.n * r.d), TP_THREADS, 0, c,
+              static_cast<int64_t *>(c->out[0].data), tp_out_f32(c, 1), r);
     return TP_OK;
 }
 

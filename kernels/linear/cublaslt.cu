@@ -1,7 +1,8 @@
 /* cublaslt.cu - matmul and gemm through cuBLASLt: y(M,N) = act(op(a) op(b) + c). cuBLASLt's matrices lie by
- * columns and ours by rows, so it is asked for y^T(N,M) = op(b)^T op(a)^T, for which nothing has to move. Bias and
- * relu are epilogues; tanh and sigmoid follow in place. The algorithm is the first of the library's heuristic, chosen
- * when the plan is compiled; its workspace comes from the arena. In bf16 the factors are first rounded into scratch. */
+ * columns and ours by rows, so it is asked for y^T(N,M) = op(b)^T op(a)^T, for which nothing has to move.
+ * Bias and relu are epilogues; tanh and sigmoid follow in place. The algorithm is the first of the library's
+ * heuristic, chosen when the plan is compiled; its workspace comes from the arena. In bf16 the factors are
+ * first rounded into scratch. */
 #include "host/core/mem.h"
 #include "kernels/libraries.cuh"
 #include "kernels/math.h"
@@ -44,8 +45,8 @@ static tp_status batch_step(tp_shape x, tp_shape y, int64_t *step)
         own *= x.d[i];
     for (int i = 0; i < y.nd - 2; i++)
         all *= y.d[i];
-    TP_CHECK(own == all || own == 1, TP_EUNSUP, "batches of %lld and %lld matrices are broadcast", (long long)own,
-             (long long)all);
+    TP_CHECK(own == all || own == 1, TP_EUNSUP, "batches of %lld and %lld matrices are broadcast",
+             (long long)own, (long long)all);
     *step = own == 1 ? 0 : x.d[x.nd - 2] * x.d[x.nd - 1];
     return TP_OK;
 }
@@ -69,14 +70,15 @@ static tp_status describe(product *p, const tp_call *c, int trans_a, int trans_b
 }
 
 /* A row-major (rows, cols) matrix is a column-major (cols, rows) one. */
-static tp_status layout(const tp_cublaslt *lib, cublasLtMatrixLayout_t *out, cudaDataType type, int64_t rows, int64_t cols,
-                        int64_t batches, int64_t step)
+static tp_status layout(const tp_cublaslt *lib, cublasLtMatrixLayout_t *out, cudaDataType type, int64_t rows,
+                        int64_t cols, int64_t batches, int64_t step)
 {
     const int32_t count = (int32_t)batches;
 
     BLAS(cublasLtMatrixLayoutCreate(out, type, (uint64_t)cols, (uint64_t)rows, cols));
     BLAS(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count, sizeof(count)));
-    BLAS(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof(step)));
+    BLAS(cublasLtMatrixLayoutSetAttribute(*out, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step,
+                                          sizeof(step)));
     return TP_OK;
 }
 
@@ -84,13 +86,16 @@ static tp_status set_desc(linear_state *s, tp_precision precision)
 {
     const tp_cublaslt *lib = s->lib;
     const product *p = &s->p;
-    const cublasOperation_t first = p->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N, second = p->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t first = p->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                            second = p->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const int relu = p->act == TP_ACT_RELU;
-    const cublasLtEpilogue_t epilogue = p->has_bias ? (relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
-                                                    : (relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
+    const cublasLtEpilogue_t epilogue = p->has_bias
+                                            ? (relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
+                                            : (relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
 
-    BLAS(cublasLtMatmulDescCreate(&s->desc, precision == TP_PRECISION_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
-                                  CUDA_R_32F));
+    BLAS(cublasLtMatmulDescCreate(
+        &s->desc, precision == TP_PRECISION_TF32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+        CUDA_R_32F));
     BLAS(cublasLtMatmulDescSetAttribute(s->desc, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof(first)));
     BLAS(cublasLtMatmulDescSetAttribute(s->desc, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof(second)));
     BLAS(cublasLtMatmulDescSetAttribute(s->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof(epilogue)));
@@ -105,8 +110,10 @@ static tp_status choose(linear_state *s)
     int n = 0;
 
     BLAS(cublasLtMatmulPreferenceCreate(&s->preference));
-    BLAS(cublasLtMatmulPreferenceSetAttribute(s->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most, sizeof(most)));
-    BLAS(cublasLtMatmulAlgoGetHeuristic(lib->handle, s->desc, s->b, s->a, s->y, s->y, s->preference, 1, &best, &n));
+    BLAS(cublasLtMatmulPreferenceSetAttribute(s->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most,
+                                              sizeof(most)));
+    BLAS(cublasLtMatmulAlgoGetHeuristic(lib->handle, s->desc, s->b, s->a, s->y, s->y, s->preference, 1, &best,
+                                        &n));
     TP_CHECK(n > 0, TP_EUNSUP, "cublaslt: no algorithm for this product");
     s->algo = best.algo;
     s->workspace = best.workspaceSize;
@@ -119,8 +126,10 @@ static tp_status create(linear_state *s, tp_precision precision)
     const cudaDataType type = s->bf16 ? CUDA_R_16BF : CUDA_R_32F;
 
     TP_TRY(set_desc(s, precision));
-    TP_TRY(layout(s->lib, &s->a, type, p->trans_a ? p->depth : p->rows, p->trans_a ? p->rows : p->depth, p->batches, p->a_step));
-    TP_TRY(layout(s->lib, &s->b, type, p->trans_b ? p->cols : p->depth, p->trans_b ? p->depth : p->cols, p->batches, p->b_step));
+    TP_TRY(layout(s->lib, &s->a, type, p->trans_a ? p->depth : p->rows, p->trans_a ? p->rows : p->depth,
+                  p->batches, p->a_step));
+    TP_TRY(layout(s->lib, &s->b, type, p->trans_b ? p->cols : p->depth, p->trans_b ? p->depth : p->cols,
+                  p->batches, p->b_step));
     TP_TRY(layout(s->lib, &s->y, CUDA_R_32F, p->rows, p->cols, p->batches, p->rows * p->cols));
     return choose(s);
 }
@@ -174,8 +183,7 @@ static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int tr
 
 __global__ void linear_activate(float *y, int64_t n, int sigmoid)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         y[i] = sigmoid ? tp_sigmoidf(y[i]) : tp_tanhf(y[i]);
     }
 }
@@ -183,8 +191,7 @@ __global__ void linear_activate(float *y, int64_t n, int sigmoid)
 /* Nearest bfloat16, ties to even; NaN stays NaN. */
 __global__ void linear_round_bf16(uint16_t *y, const float *x, int64_t n)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         const uint32_t bits = __float_as_uint(x[i]);
         y[i] = (uint16_t)((x[i] != x[i] ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
     }
@@ -212,11 +219,13 @@ static tp_status linear_run(const tp_call *c)
         TP_TRY(round_factor(c, 1, s->b_offset, &b));
     }
     if (bias != nullptr)
-        TP_TRY(check(lib, lib->cublasLtMatmulDescSetAttribute(s->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof(bias)),
+        TP_TRY(check(lib,
+                     lib->cublasLtMatmulDescSetAttribute(s->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias,
+                                                         sizeof(bias)),
                      TP_EDEVICE, "bias"));
     TP_TRY(check(lib,
-                 lib->cublasLtMatmul(lib->handle, s->desc, &one, b, s->b, a, s->a, &zero,
-                                     c->out[0].data, s->y, c->out[0].data, s->y, &s->algo, c->scratch, s->workspace,
+                 lib->cublasLtMatmul(lib->handle, s->desc, &one, b, s->b, a, s->a, &zero, c->out[0].data,
+                                     s->y, c->out[0].data, s->y, &s->algo, c->scratch, s->workspace,
                                      tp_queue_of(c)->stream),
                  TP_EDEVICE, "cublasLtMatmul"));
     if (s->p.act == TP_ACT_TANH || s->p.act == TP_ACT_SIGMOID)

@@ -1,5 +1,5 @@
-/* linear.cu - matmul and gemm by tiles (tile.cuh): y = act(op(a) op(b) + c). Bias and activation are applied as a tile is
- * stored. */
+/* linear.cu - matmul and gemm by tiles (tile.cuh): y = act(op(a) op(b) + c). Bias and activation are applied
+ * as a tile is stored. */
 #include "kernels/libraries.cuh"
 #include "kernels/linear/activation.h"
 #include "kernels/linear/tile.cuh"
@@ -7,7 +7,8 @@
 /* Which matrix of a factor belongs to a matrix of the result: batch dimensions are broadcast. */
 struct batch_map {
     int nd;
-    int64_t d[TP_MAX_DIMS], step[TP_MAX_DIMS]; /* of the result; elements of the factor, 0 where it is broadcast */
+    int64_t d[TP_MAX_DIMS],
+        step[TP_MAX_DIMS]; /* of the result; elements of the factor, 0 where it is broadcast */
 };
 
 __device__ static int64_t matrix_at(const batch_map &m, int64_t z)
@@ -98,8 +99,8 @@ static tp_status linear_run(const tp_call *c, int trans_a, int trans_b, tp_activ
     const int has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
     const dense_store store = {tp_out_f32(c, 0), has_bias ? tp_in_f32(c, 2) : nullptr, s.rows, s.cols, act};
 
-    return tp_tile_run(c, factor_of(&c->in[0], c->out[0].shape, trans_a), factor_of(&c->in[1], c->out[0].shape, !trans_b),
-                       store, s);
+    return tp_tile_run(c, factor_of(&c->in[0], c->out[0].shape, trans_a),
+                       factor_of(&c->in[1], c->out[0].shape, !trans_b), store, s);
 }
 
 static tp_status matmul_prepare(tp_call *c, size_t *scratch)

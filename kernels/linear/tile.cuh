@@ -1,13 +1,15 @@
-/* tile.cuh - the product of two matrices that are given element by element: y(i,j) = sum over k of a(i,k) b(k,j), in
- * float32 with fused multiply-adds, k in order. A block of 256 threads makes a tile of SIZE x SIZE outputs from tiles of
- * SIZE x DEPTH and DEPTH x SIZE in shared memory; a thread makes SIZE/16 x SIZE/16 of them in registers.
+/* tile.cuh - the product of two matrices that are given element by element: y(i,j) = sum over k of a(i,k)
+ * b(k,j), in float32 with fused multiply-adds, k in order. A block of 256 threads makes a tile of SIZE x SIZE
+ * outputs from tiles of SIZE x DEPTH and DEPTH x SIZE in shared memory; a thread makes SIZE/16 x SIZE/16 of
+ * them in registers.
  *
- * Long sums with few outputs are cut into parts over k: the number of parts depends on the shape alone, each writes its
- * own plane, and whoever stores the result adds the planes in order.
+ * Long sums with few outputs are cut into parts over k: the number of parts depends on the shape alone, each
+ * writes its own plane, and whoever stores the result adds the planes in order.
  *
  * A factor is a struct with
- *     float operator()(int64_t i, int64_t k, int64_t z) const    one element, z the matrix of a batch; in bounds
- *     int along_k                                                1: neighbours in k are neighbours in memory */
+ *     float operator()(int64_t i, int64_t k, int64_t z) const    one element, z the matrix of a batch; in
+ * bounds int along_k                                                1: neighbours in k are neighbours in
+ * memory */
 #ifndef TP_KERNELS_TILE_CUH
 #define TP_KERNELS_TILE_CUH
 #include "kernels/cuda.cuh"
@@ -29,7 +31,8 @@ __device__ static inline float tp_round_bf16(float v)
 /* Parts over k for a product that would fill only few blocks. */
 static inline int64_t tp_tile_parts(int64_t rows, int64_t cols, int64_t depth, int64_t batches)
 {
-    const int64_t tiles = (rows + 63) / 64 * ((cols + 63) / 64) * batches, wanted = tiles < 128 ? 128 / tiles : 1;
+    const int64_t tiles = (rows + 63) / 64 * ((cols + 63) / 64) * batches,
+                  wanted = tiles < 128 ? 128 / tiles : 1;
     const int64_t most = depth / 256 > 1 ? depth / 256 : 1;
     return wanted < most ? wanted : most;
 }
@@ -41,8 +44,8 @@ static inline size_t tp_tile_scratch(const tp_tile_shape *s)
 
 /* SIZE x DEPTH elements of a factor into tile[k][i], zeros outside; thread t of 256. */
 template <int SIZE, typename A>
-__device__ inline void tp_tile_load(float (&tile)[TP_TILE_DEPTH][SIZE + 1], const A &a, int64_t first, int64_t limit,
-                                    int64_t k0, int64_t k_end, int64_t z, int bf16)
+__device__ inline void tp_tile_load(float (&tile)[TP_TILE_DEPTH][SIZE + 1], const A &a, int64_t first,
+                                    int64_t limit, int64_t k0, int64_t k_end, int64_t z, int bf16)
 {
     for (int t = threadIdx.x; t < SIZE * TP_TILE_DEPTH; t += 256) {
         const int i = a.along_k ? t / TP_TILE_DEPTH : t % SIZE, k = a.along_k ? t % TP_TILE_DEPTH : t / SIZE;
@@ -51,8 +54,8 @@ __device__ inline void tp_tile_load(float (&tile)[TP_TILE_DEPTH][SIZE + 1], cons
     }
 }
 
-/* store(i, j, z, v) gets every output. a is asked for (i,k), b for (j,k). blockIdx: tiles along j, along i, and
- * z = batch * parts + part. */
+/* store(i, j, z, v) gets every output. a is asked for (i,k), b for (j,k). blockIdx: tiles along j, along i,
+ * and z = batch * parts + part. */
 template <int SIZE, typename A, typename B, typename S>
 __global__ void tile_product(A a, B b, S store, tp_tile_shape s, float *planes, int bf16)
 {
@@ -76,7 +79,8 @@ __global__ void tile_product(A a, B b, S store, tp_tile_shape s, float *planes, 
                 for (int k = 0; k < TP_TILE_DEPTH; k++)
                     for (int r = 0; r < EACH; r++)
                         for (int c = 0; c < EACH; c++)
-                            sum[r][c] = fmaf(ta[k][ty + r * TP_TILE_SIDE], tb[k][tx + c * TP_TILE_SIDE], sum[r][c]);
+                            sum[r][c] =
+                                fmaf(ta[k][ty + r * TP_TILE_SIDE], tb[k][tx + c * TP_TILE_SIDE], sum[r][c]);
                 __syncthreads();
             }
             for (int r = 0; r < EACH; r++)
@@ -95,8 +99,7 @@ __global__ void tile_product(A a, B b, S store, tp_tile_shape s, float *planes, 
 template <typename S> __global__ void tile_add_parts(S store, tp_tile_shape s, const float *planes)
 {
     const int64_t n = s.batches * s.rows * s.cols;
-    TP_GRID_LOOP(at, n)
-    {
+    TP_GRID_LOOP (at, n) {
         float sum = planes[at];
         for (int64_t p = 1; p < s.parts; p++)
             sum += planes[p * n + at];
@@ -112,11 +115,11 @@ static tp_status tp_tile_launch(const tp_call *c, A a, B b, S store, tp_tile_sha
     const dim3 grid((unsigned)((s.cols + SIZE - 1) / SIZE), (unsigned)(tiles < 65535 ? tiles : 65535),
                     (unsigned)(depth < 65535 ? depth : 65535));
 
-    TP_LAUNCH((tile_product<SIZE, A, B, S>), grid, 256, 0, c, a, b, store, s, static_cast<float *>(c->scratch),
-              (int)(c->precision == TP_PRECISION_BF16));
+    TP_LAUNCH((tile_product<SIZE, A, B, S>), grid, 256, 0, c, a, b, store, s,
+              static_cast<float *>(c->scratch), (int)(c->precision == TP_PRECISION_BF16));
     if (s.parts > 1)
-        TP_LAUNCH(tile_add_parts<S>, tp_cuda_blocks(c, s.batches * s.rows * s.cols), TP_THREADS, 0, c, store, s,
-                  static_cast<const float *>(c->scratch));
+        TP_LAUNCH(tile_add_parts<S>, tp_cuda_blocks(c, s.batches * s.rows * s.cols), TP_THREADS, 0, c, store,
+                  s, static_cast<const float *>(c->scratch));
     return TP_OK;
 }
 

@@ -206,7 +206,7 @@ static const tp_case cases_bce_grad[] = {{"1x1,1x1,1", -3.0, 3.0, 0, NULL, 2e-6,
                                   .infer = infer_fn,                                                         \
                                   .grad = grad_fn,                                                           \
                                   .cost = tp_cost_stream,                                                    \
-                                  .cpu = TP_IMPLS(&opname##_cpu_ref),                         \
+                                  .cpu = TP_IMPLS(&opname##_cpu_ref),                                        \
                                   .cases = CASES_OF(opname),                                                 \
                                   .n_cases = TP_COUNT(CASES_OF(opname))};
 #define CASES_OF(opname)                    cases_of_##opname

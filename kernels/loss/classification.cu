@@ -1,5 +1,5 @@
-/* classification.cu - softmax_cross_entropy and bce_with_logits, a value for each row, and their gradients: a team of
- * threads a row (rows.cuh). The gradient computes the softmax again and stores none. */
+/* classification.cu - softmax_cross_entropy and bce_with_logits, a value for each row, and their gradients: a
+ * team of threads a row (rows.cuh). The gradient computes the softmax again and stores none. */
 #include "kernels/loss/rows.cuh"
 #include "kernels/math.h"
 
@@ -32,13 +32,11 @@ __device__ static int64_t label_of(const target &t, int64_t i, int64_t classes)
 template <bool BLOCK> __device__ static float log_sum_exp(const float *x, int64_t cols, float *most)
 {
     float m = -INFINITY, sum = 0.0f;
-    TP_TEAM_COLUMNS(k, cols)
-    {
+    TP_TEAM_COLUMNS (k, cols) {
         m = tp_max_of()(m, x[k]);
     }
     m = tp_row_team<BLOCK>::max(m);
-    TP_TEAM_COLUMNS(k, cols)
-    {
+    TP_TEAM_COLUMNS (k, cols) {
         sum += tp_expf(x[k] - m);
     }
     *most = m;
@@ -48,14 +46,12 @@ template <bool BLOCK> __device__ static float log_sum_exp(const float *x, int64_
 template <bool BLOCK>
 __global__ void softmax_cross_entropy_rows(float *loss, const float *x, target t, int64_t rows, int64_t cols)
 {
-    TP_TEAM_ROWS(i, rows)
-    {
+    TP_TEAM_ROWS (i, rows) {
         const float *row = x + i * cols;
         const int64_t label = label_of(t, i, cols);
         float most, sum = 0.0f;
         const float log_sum = log_sum_exp<BLOCK>(row, cols, &most);
-        TP_TEAM_COLUMNS(k, cols)
-        {
+        TP_TEAM_COLUMNS (k, cols) {
             sum += share_of(t, label, i, k, cols) * (most - row[k] + log_sum);
         }
         sum = tp_row_team<BLOCK>::sum(sum);
@@ -66,23 +62,21 @@ __global__ void softmax_cross_entropy_rows(float *loss, const float *x, target t
 
 /* dx = dl (softmax(x) sum_c q_c w_c - q w) */
 template <bool BLOCK>
-__global__ void softmax_cross_entropy_grad_rows(float *dx, const float *x, target t, const float *dl, int64_t rows,
-                                                int64_t cols)
+__global__ void softmax_cross_entropy_grad_rows(float *dx, const float *x, target t, const float *dl,
+                                                int64_t rows, int64_t cols)
 {
-    TP_TEAM_ROWS(i, rows)
-    {
+    TP_TEAM_ROWS (i, rows) {
         const float *row = x + i * cols;
         const int64_t label = label_of(t, i, cols);
         float most, total = 0.0f;
         const float log_sum = log_sum_exp<BLOCK>(row, cols, &most);
-        TP_TEAM_COLUMNS(k, cols)
-        {
+        TP_TEAM_COLUMNS (k, cols) {
             total += share_of(t, label, i, k, cols);
         }
         total = tp_row_team<BLOCK>::sum(total);
-        TP_TEAM_COLUMNS(k, cols)
-        {
-            dx[i * cols + k] = dl[i] * (tp_expf(row[k] - most - log_sum) * total - share_of(t, label, i, k, cols));
+        TP_TEAM_COLUMNS (k, cols) {
+            dx[i * cols + k] =
+                dl[i] * (tp_expf(row[k] - most - log_sum) * total - share_of(t, label, i, k, cols));
         }
     }
 }
@@ -90,11 +84,9 @@ __global__ void softmax_cross_entropy_grad_rows(float *dx, const float *x, targe
 template <bool BLOCK>
 __global__ void bce_with_logits_rows(float *loss, const float *x, const float *t, int64_t rows, int64_t cols)
 {
-    TP_TEAM_ROWS(i, rows)
-    {
+    TP_TEAM_ROWS (i, rows) {
         float sum = 0.0f;
-        TP_TEAM_COLUMNS(k, cols)
-        {
+        TP_TEAM_COLUMNS (k, cols) {
             const float v = x[i * cols + k];
             sum += tp_softplusf(v) - v * t[i * cols + k];
         }
@@ -104,10 +96,10 @@ __global__ void bce_with_logits_rows(float *loss, const float *x, const float *t
     }
 }
 
-__global__ void bce_with_logits_grad_map(float *dx, const float *x, const float *t, const float *dl, int64_t n, int64_t cols)
+__global__ void bce_with_logits_grad_map(float *dx, const float *x, const float *t, const float *dl,
+                                         int64_t n, int64_t cols)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         dx[i] = dl[i / cols] * (tp_sigmoidf(x[i]) - t[i]) / (float)cols;
     }
 }
@@ -123,36 +115,39 @@ static target target_of(const tp_call *c)
 static tp_status softmax_cross_entropy_run(const tp_call *c)
 {
     const int64_t rows = c->in[IN_X].shape.d[0], cols = c->in[IN_X].shape.d[1];
-    TP_LAUNCH_ROWS(softmax_cross_entropy_rows, rows, cols, c, tp_out_f32(c, 0), tp_in_f32(c, IN_X), target_of(c), rows,
-                   cols);
+    TP_LAUNCH_ROWS(softmax_cross_entropy_rows, rows, cols, c, tp_out_f32(c, 0), tp_in_f32(c, IN_X),
+                   target_of(c), rows, cols);
     return TP_OK;
 }
 
 static tp_status softmax_cross_entropy_grad_run(const tp_call *c)
 {
     const int64_t rows = c->in[IN_X].shape.d[0], cols = c->in[IN_X].shape.d[1];
-    TP_LAUNCH_ROWS(softmax_cross_entropy_grad_rows, rows, cols, c, tp_out_f32(c, 0), tp_in_f32(c, IN_X), target_of(c),
-                   tp_in_f32(c, IN_DL), rows, cols);
+    TP_LAUNCH_ROWS(softmax_cross_entropy_grad_rows, rows, cols, c, tp_out_f32(c, 0), tp_in_f32(c, IN_X),
+                   target_of(c), tp_in_f32(c, IN_DL), rows, cols);
     return TP_OK;
 }
 
 static tp_status bce_with_logits_run(const tp_call *c)
 {
     const int64_t rows = c->in[0].shape.d[0], cols = c->in[0].shape.d[1];
-    TP_LAUNCH_ROWS(bce_with_logits_rows, rows, cols, c, tp_out_f32(c, 0), tp_in_f32(c, 0), tp_in_f32(c, 1), rows, cols);
+    TP_LAUNCH_ROWS(bce_with_logits_rows, rows, cols, c, tp_out_f32(c, 0), tp_in_f32(c, 0), tp_in_f32(c, 1),
+                   rows, cols);
     return TP_OK;
 }
 
 static tp_status bce_with_logits_grad_run(const tp_call *c)
 {
     const int64_t n = tp_len(&c->out[0]);
-    TP_LAUNCH(bce_with_logits_grad_map, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-              tp_in_f32(c, 1), tp_in_f32(c, 2), n, c->in[0].shape.d[1]);
+    TP_LAUNCH(bce_with_logits_grad_map, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0),
+              tp_in_f32(c, 0), tp_in_f32(c, 1), tp_in_f32(c, 2), n, c->in[0].shape.d[1]);
     return TP_OK;
 }
 
-static const tp_impl softmax_cross_entropy_own = {"own", tp_accept_f32, softmax_cross_entropy_run, nullptr, 0};
-static const tp_impl softmax_cross_entropy_grad_own = {"own", tp_accept_f32, softmax_cross_entropy_grad_run, nullptr, 0};
+static const tp_impl softmax_cross_entropy_own = {"own", tp_accept_f32, softmax_cross_entropy_run, nullptr,
+                                                  0};
+static const tp_impl softmax_cross_entropy_grad_own = {"own", tp_accept_f32, softmax_cross_entropy_grad_run,
+                                                       nullptr, 0};
 static const tp_impl bce_with_logits_own = {"own", tp_accept_f32, bce_with_logits_run, nullptr, 0};
 static const tp_impl bce_with_logits_grad_own = {"own", tp_accept_f32, bce_with_logits_grad_run, nullptr, 0};
 TP_CUDA_IMPLS(softmax_cross_entropy, &softmax_cross_entropy_own);

@@ -1,10 +1,11 @@
-/* quad_penalty.cu - lambda / 2 sum f (w - w0)^2 and its gradient: w, w0 and f are read once. The sum runs in double, a
- * block for each piece of PIECE elements, then one block over the pieces in a fixed order. */
+/* quad_penalty.cu - lambda / 2 sum f (w - w0)^2 and its gradient: w, w0 and f are read once. The sum runs in
+ * double, a block for each piece of PIECE elements, then one block over the pieces in a fixed order. */
 #include "kernels/cuda.cuh"
 
 #define PIECE 8192
 
-__global__ void quad_penalty_pieces(double *partial, const float *w, const float *w0, const float *f, int64_t n)
+__global__ void quad_penalty_pieces(double *partial, const float *w, const float *w0, const float *f,
+                                    int64_t n)
 {
     const int64_t at = (int64_t)blockIdx.x * PIECE, end = at + PIECE < n ? at + PIECE : n;
     double sum = 0.0;
@@ -29,12 +30,11 @@ __global__ void quad_penalty_finish(float *y, const double *partial, int64_t pie
         y[0] = (float)(0.5 * (double)lambda[0] * sum);
 }
 
-__global__ void quad_penalty_grad_map(float *dw, const float *w, const float *w0, const float *f, const float *lambda,
-                                      const float *dl, int64_t n)
+__global__ void quad_penalty_grad_map(float *dw, const float *w, const float *w0, const float *f,
+                                      const float *lambda, const float *dl, int64_t n)
 {
     const float scale = lambda[0] * dl[0];
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         dw[i] = scale * f[i] * (w[i] - w0[i]);
     }
 }
@@ -57,8 +57,8 @@ static tp_status quad_penalty_run(const tp_call *c)
     const int64_t pieces = pieces_of(c);
 
     if (pieces > 0)
-        TP_LAUNCH(quad_penalty_pieces, (unsigned)pieces, TP_THREADS, 0, c, partial, tp_in_f32(c, 0), tp_in_f32(c, 1),
-                  tp_in_f32(c, 2), tp_len(&c->in[0]));
+        TP_LAUNCH(quad_penalty_pieces, (unsigned)pieces, TP_THREADS, 0, c, partial, tp_in_f32(c, 0),
+                  tp_in_f32(c, 1), tp_in_f32(c, 2), tp_len(&c->in[0]));
     TP_LAUNCH(quad_penalty_finish, 1, TP_THREADS, 0, c, tp_out_f32(c, 0), partial, pieces, tp_in_f32(c, 3));
     return TP_OK;
 }
@@ -66,8 +66,8 @@ static tp_status quad_penalty_run(const tp_call *c)
 static tp_status quad_penalty_grad_run(const tp_call *c)
 {
     const int64_t n = tp_len(&c->out[0]);
-    TP_LAUNCH(quad_penalty_grad_map, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-              tp_in_f32(c, 1), tp_in_f32(c, 2), tp_in_f32(c, 3), tp_in_f32(c, 4), n);
+    TP_LAUNCH(quad_penalty_grad_map, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0),
+              tp_in_f32(c, 0), tp_in_f32(c, 1), tp_in_f32(c, 2), tp_in_f32(c, 3), tp_in_f32(c, 4), n);
     return TP_OK;
 }
 

@@ -1,7 +1,7 @@
 /* regression.c - mse, mae, huber and quantile loss, a value for each row, and their gradient; the weighted
  * mean that turns row losses into one number. */
-#include "kernels/cpu.h"
 #include "kernels/loss/regression.h"
+#include "kernels/cpu.h"
 
 static int64_t columns_of(const tp_tensor *x)
 {
@@ -17,7 +17,8 @@ static void loss_rows(void *ctx, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         double sum = 0.0;
         for (int64_t k = 0; k < cols; k++)
-            sum += tp_regression_value(tp_get(&c->in[0], i * cols + k) - tp_get(&c->in[1], i * cols + k), c->attr);
+            sum += tp_regression_value(tp_get(&c->in[0], i * cols + k) - tp_get(&c->in[1], i * cols + k),
+                                       c->attr);
         tp_set(&c->out[0], i, sum / (double)cols);
     }
 }
@@ -36,7 +37,8 @@ static void grad_rows(void *ctx, int64_t begin, int64_t end)
     for (int64_t i = begin; i < end; i++) {
         const double share = tp_get(&c->in[2], i) / (double)cols;
         for (int64_t k = i * cols; k < (i + 1) * cols; k++)
-            tp_set(&c->out[0], k, share * tp_regression_slope(tp_get(&c->in[0], k) - tp_get(&c->in[1], k), c->attr));
+            tp_set(&c->out[0], k,
+                   share * tp_regression_slope(tp_get(&c->in[0], k) - tp_get(&c->in[1], k), c->attr));
     }
 }
 

@@ -1,5 +1,5 @@
-/* regression.cu - mse, mae, huber and quantile loss, a value for each row, and their gradient. x and t are read once; a
- * team of threads a row (rows.cuh) for the loss, a grid loop for the gradient. */
+/* regression.cu - mse, mae, huber and quantile loss, a value for each row, and their gradient. x and t are
+ * read once; a team of threads a row (rows.cuh) for the loss, a grid loop for the gradient. */
 #include "kernels/loss/regression.h"
 #include "kernels/loss/rows.cuh"
 
@@ -7,11 +7,9 @@ template <bool BLOCK>
 __global__ void regression_loss_rows(float *loss, const float *x, const float *t, int64_t rows, int64_t cols,
                                      tp_regression_attr a)
 {
-    TP_TEAM_ROWS(i, rows)
-    {
+    TP_TEAM_ROWS (i, rows) {
         double sum = 0.0;
-        TP_TEAM_COLUMNS(k, cols)
-        {
+        TP_TEAM_COLUMNS (k, cols) {
             sum += tp_regression_value((double)x[i * cols + k] - (double)t[i * cols + k], &a);
         }
         sum = tp_row_team<BLOCK>::sum(sum);
@@ -21,20 +19,20 @@ __global__ void regression_loss_rows(float *loss, const float *x, const float *t
 }
 
 /* One column: a thread a row. */
-__global__ void regression_loss_single(float *loss, const float *x, const float *t, int64_t rows, tp_regression_attr a)
+__global__ void regression_loss_single(float *loss, const float *x, const float *t, int64_t rows,
+                                       tp_regression_attr a)
 {
-    TP_GRID_LOOP(i, rows)
-    {
+    TP_GRID_LOOP (i, rows) {
         loss[i] = (float)tp_regression_value((double)x[i] - (double)t[i], &a);
     }
 }
 
-__global__ void regression_loss_grad_map(float *dx, const float *x, const float *t, const float *dl, int64_t n, int64_t cols,
-                                         tp_regression_attr a)
+__global__ void regression_loss_grad_map(float *dx, const float *x, const float *t, const float *dl,
+                                         int64_t n, int64_t cols, tp_regression_attr a)
 {
-    TP_GRID_LOOP(i, n)
-    {
-        dx[i] = (float)((double)dl[i / cols] / (double)cols * tp_regression_slope((double)x[i] - (double)t[i], &a));
+    TP_GRID_LOOP (i, n) {
+        dx[i] = (float)((double)dl[i / cols] / (double)cols *
+                        tp_regression_slope((double)x[i] - (double)t[i], &a));
     }
 }
 
@@ -44,11 +42,12 @@ static tp_status regression_loss_run(const tp_call *c)
     const int64_t rows = c->in[0].shape.d[0], cols = rows > 0 ? tp_len(&c->in[0]) / rows : 0;
 
     if (cols == 1) {
-        TP_LAUNCH(regression_loss_single, tp_cuda_blocks(c, rows), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-                  tp_in_f32(c, 1), rows, *a);
+        TP_LAUNCH(regression_loss_single, tp_cuda_blocks(c, rows), TP_THREADS, 0, c, tp_out_f32(c, 0),
+                  tp_in_f32(c, 0), tp_in_f32(c, 1), rows, *a);
         return TP_OK;
     }
-    TP_LAUNCH_ROWS(regression_loss_rows, rows, cols, c, tp_out_f32(c, 0), tp_in_f32(c, 0), tp_in_f32(c, 1), rows, cols, *a);
+    TP_LAUNCH_ROWS(regression_loss_rows, rows, cols, c, tp_out_f32(c, 0), tp_in_f32(c, 0), tp_in_f32(c, 1),
+                   rows, cols, *a);
     return TP_OK;
 }
 
@@ -57,8 +56,8 @@ static tp_status regression_loss_grad_run(const tp_call *c)
     const tp_regression_attr *a = static_cast<const tp_regression_attr *>(c->attr);
     const int64_t rows = c->in[0].shape.d[0], n = tp_len(&c->in[0]);
 
-    TP_LAUNCH(regression_loss_grad_map, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-              tp_in_f32(c, 1), tp_in_f32(c, 2), n, rows > 0 ? n / rows : 0, *a);
+    TP_LAUNCH(regression_loss_grad_map, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0),
+              tp_in_f32(c, 0), tp_in_f32(c, 1), tp_in_f32(c, 2), n, rows > 0 ? n / rows : 0, *a);
     return TP_OK;
 }
 

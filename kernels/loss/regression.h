@@ -1,5 +1,5 @@
-/* regression.h - the regression losses of one difference d = x - t and their slopes, once for the loops of the CPU and
- * the kernels of a GPU. */
+/* regression.h - the regression losses of one difference d = x - t and their slopes, once for the loops of
+ * the CPU and the kernels of a GPU. */
 #ifndef TP_KERNELS_REGRESSION_H
 #define TP_KERNELS_REGRESSION_H
 #include "host/core/hd.h"

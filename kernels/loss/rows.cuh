@@ -1,5 +1,5 @@
-/* rows.cuh - a team of threads for each row: a warp where rows are short, a block where they are long. Sums and maxima
- * over a row are the same for every order of the threads. */
+/* rows.cuh - a team of threads for each row: a warp where rows are short, a block where they are long. Sums
+ * and maxima over a row are the same for every order of the threads. */
 #ifndef TP_KERNELS_ROWS_CUH
 #define TP_KERNELS_ROWS_CUH
 #include "kernels/cuda.cuh"
@@ -35,8 +35,10 @@ template <bool BLOCK> struct tp_row_team {
 };
 
 /* Rows of a team, and the columns of one of its threads. */
-#define TP_TEAM_ROWS(i, rows)    for (int64_t i = tp_row_team<BLOCK>::first(); i < (rows); i += tp_row_team<BLOCK>::step())
-#define TP_TEAM_COLUMNS(k, cols) for (int64_t k = tp_row_team<BLOCK>::lane(); k < (cols); k += tp_row_team<BLOCK>::width())
+#define TP_TEAM_ROWS(i, rows)                                                                                \
+    for (int64_t i = tp_row_team<BLOCK>::first(); i < (rows); i += tp_row_team<BLOCK>::step())
+#define TP_TEAM_COLUMNS(k, cols)                                                                             \
+    for (int64_t k = tp_row_team<BLOCK>::lane(); k < (cols); k += tp_row_team<BLOCK>::width())
 
 static inline unsigned tp_team_blocks(const tp_call *c, int64_t rows, int64_t cols)
 {

@@ -198,7 +198,7 @@ static const tp_case cases_row2[] = {{"1x1,1x1", -2.0, 2.0, 0, NULL, 1e-5, TP_CA
                                   .infer = infer_row_op,                                                     \
                                   .grad = grad_fn,                                                           \
                                   .cost = tp_cost_stream,                                                    \
-                                  .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),          \
+                                  .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                         \
                                   .cases = case_table,                                                       \
                                   .n_cases = TP_COUNT(case_table)};
 

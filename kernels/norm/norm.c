@@ -345,7 +345,7 @@ static const tp_case cases_group_norm_grad[] = {
                                   .infer = infer_##opname,                                                   \
                                   .grad = grad_fn,                                                           \
                                   .cost = tp_cost_stream,                                                    \
-                                  .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),          \
+                                  .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                         \
                                   .cases = cases_##opname,                                                   \
                                   .n_cases = TP_COUNT(cases_##opname)};
 

@@ -1,9 +1,9 @@
 /* norm.cu - batch, layer and group norm and their gradients. Sums run in double.
  *
- * A set of layer or group norm is a run of memory, so a team of threads takes a run (rows.cuh) and reads it two or three
- * times, from cache but for the first. A channel of batch norm, and gamma and beta everywhere, is strewn over the samples:
- * its sums are taken over parts whose number depends on the shape alone, then added in order, and a grid loop over the
- * elements follows: x is read twice and y written once. */
+ * A set of layer or group norm is a run of memory, so a team of threads takes a run (rows.cuh) and reads it
+ * two or three times, from cache but for the first. A channel of batch norm, and gamma and beta everywhere,
+ * is strewn over the samples: its sums are taken over parts whose number depends on the shape alone, then
+ * added in order, and a grid loop over the elements follows: x is read twice and y written once. */
 #include "kernels/loss/rows.cuh"
 #include "kernels/norm/norm.h"
 
@@ -17,8 +17,8 @@ struct row_weight {
     tp_dtype dtype;
     __device__ bool operator()(int64_t n) const
     {
-        return data == nullptr ||
-               (dtype == TP_F32 ? static_cast<const float *>(data)[n] != 0.0f : tp_load_int(data, dtype, n) != 0);
+        return data == nullptr || (dtype == TP_F32 ? static_cast<const float *>(data)[n] != 0.0f
+                                                   : tp_load_int(data, dtype, n) != 0);
     }
 };
 
@@ -47,7 +47,8 @@ __device__ static sums block_sums(sums v)
     return {tp_block_sum(v.count), tp_block_sum(v.a), tp_block_sum(v.b)};
 }
 
-/* What batch norm sums: elements that count, x - shift and its square; shift is the channel's first element. */
+/* What batch norm sums: elements that count, x - shift and its square; shift is the channel's first element.
+ */
 struct statistics {
     const float *x;
     row_weight counts;
@@ -121,11 +122,12 @@ template <typename L> static tp_status channel_sums(const tp_call *c, sums *part
     const int64_t parts = parts_of(d);
 
     if (d.s == 1)
-        TP_LAUNCH(norm_channel_columns<L>, tp_cuda_blocks(c, (d.c + COLUMNS - 1) / COLUMNS * parts * TP_THREADS),
-                  dim3(COLUMNS, ROWS), 0, c, partial, load, d, parts);
+        TP_LAUNCH(norm_channel_columns<L>,
+                  tp_cuda_blocks(c, (d.c + COLUMNS - 1) / COLUMNS * parts * TP_THREADS), dim3(COLUMNS, ROWS),
+                  0, c, partial, load, d, parts);
     else
-        TP_LAUNCH(norm_channel_runs<L>, tp_cuda_blocks(c, d.c * parts * TP_THREADS), TP_THREADS, 0, c, partial, load, d,
-                  parts);
+        TP_LAUNCH(norm_channel_runs<L>, tp_cuda_blocks(c, d.c * parts * TP_THREADS), TP_THREADS, 0, c,
+                  partial, load, d, parts);
     return TP_OK;
 }
 
@@ -149,14 +151,16 @@ __device__ static bool is_finite(double v)
     return v - v == 0.0;
 }
 
-__global__ void batch_norm_statistics(channel *channels, float *mean, float *rstd, float *running_mean, float *running_var,
-                                      const float *x, const sums *partial, norm_dims d, int64_t parts, tp_norm_attr a)
+__global__ void batch_norm_statistics(channel *channels, float *mean, float *rstd, float *running_mean,
+                                      float *running_var, const float *x, const sums *partial, norm_dims d,
+                                      int64_t parts, tp_norm_attr a)
 {
-    TP_GRID_LOOP(ch, d.c)
-    {
+    TP_GRID_LOOP (ch, d.c) {
         const sums v = add_parts(partial, parts, d.c, ch);
-        const double n = v.count, offset = n > 0.0 ? v.a / n : 0.0, squares = n > 0.0 ? v.b - v.a * offset : 0.0;
-        const double m = n > 0.0 ? (double)x[ch * d.s] + offset : 0.0, above = squares > 0.0 || squares != squares ? squares : 0.0;
+        const double n = v.count, offset = n > 0.0 ? v.a / n : 0.0,
+                     squares = n > 0.0 ? v.b - v.a * offset : 0.0;
+        const double m = n > 0.0 ? (double)x[ch * d.s] + offset : 0.0,
+                     above = squares > 0.0 || squares != squares ? squares : 0.0;
         const double r = 1.0 / sqrt((n > 0.0 ? above / n : 0.0) + a.epsilon);
         channels[ch] = {m, r};
         mean[ch] = (float)m;
@@ -169,31 +173,29 @@ __global__ void batch_norm_statistics(channel *channels, float *mean, float *rst
     }
 }
 
-__global__ void batch_norm_apply(float *y, const float *x, const float *gamma, const float *beta, const channel *channels,
-                                 norm_dims d)
+__global__ void batch_norm_apply(float *y, const float *x, const float *gamma, const float *beta,
+                                 const channel *channels, norm_dims d)
 {
-    TP_GRID_LOOP(i, d.n * d.c * d.s)
-    {
+    TP_GRID_LOOP (i, d.n * d.c * d.s) {
         const int64_t ch = i / d.s % d.c;
         y[i] = (float)(((double)x[i] - channels[ch].mean) * channels[ch].rstd) * gamma[ch] + beta[ch];
     }
 }
 
-__global__ void batch_norm_eval_apply(float *y, const float *x, const float *gamma, const float *beta, const float *mean,
-                                      const float *var, norm_dims d, double epsilon)
+__global__ void batch_norm_eval_apply(float *y, const float *x, const float *gamma, const float *beta,
+                                      const float *mean, const float *var, norm_dims d, double epsilon)
 {
-    TP_GRID_LOOP(i, d.n * d.c * d.s)
-    {
+    TP_GRID_LOOP (i, d.n * d.c * d.s) {
         const int64_t ch = i / d.s % d.c;
         y[i] = (x[i] - mean[ch]) * (float)(1.0 / sqrt((double)var[ch] + epsilon)) * gamma[ch] + beta[ch];
     }
 }
 
 /* dgamma = sum dy xh, dbeta = sum dy */
-__global__ void norm_gamma_beta(float *dgamma, float *dbeta, sums *total, const sums *partial, int64_t parts, int64_t channels)
+__global__ void norm_gamma_beta(float *dgamma, float *dbeta, sums *total, const sums *partial, int64_t parts,
+                                int64_t channels)
 {
-    TP_GRID_LOOP(ch, channels)
-    {
+    TP_GRID_LOOP (ch, channels) {
         const sums v = add_parts(partial, parts, channels, ch);
         dgamma[ch] = (float)v.b;
         dbeta[ch] = (float)v.a;
@@ -203,11 +205,11 @@ __global__ void norm_gamma_beta(float *dgamma, float *dbeta, sums *total, const 
 }
 
 /* dx = rstd gamma (dy - (sum dy + xh sum dy xh) / count); rows that do not count: rstd gamma dy */
-__global__ void batch_norm_grad_apply(float *dx, const float *x, const float *dy, const float *gamma, const float *mean,
-                                      const float *rstd, const sums *total, row_weight counts, norm_dims d)
+__global__ void batch_norm_grad_apply(float *dx, const float *x, const float *dy, const float *gamma,
+                                      const float *mean, const float *rstd, const sums *total,
+                                      row_weight counts, norm_dims d)
 {
-    TP_GRID_LOOP(i, d.n * d.c * d.s)
-    {
+    TP_GRID_LOOP (i, d.n * d.c * d.s) {
         const int64_t row = i / d.s, ch = row % d.c, n = row / d.c;
         const double xh = ((double)x[i] - (double)mean[ch]) * (double)rstd[ch];
         const double less = counts(n) ? (total[ch].a + xh * total[ch].b) / total[ch].count : 0.0;
@@ -247,9 +249,9 @@ static tp_status batch_norm_run(const tp_call *c)
     const statistics load = {tp_in_f32(c, BN_X), weight_of(c, BN_WEIGHT)};
 
     TP_TRY(channel_sums(c, partial, load, d));
-    TP_LAUNCH(batch_norm_statistics, tp_cuda_blocks(c, d.c), TP_THREADS, 0, c, channels, tp_out_f32(c, 1), tp_out_f32(c, 2),
-              static_cast<float *>(c->in[BN_MEAN].data), static_cast<float *>(c->in[BN_VAR].data), tp_in_f32(c, BN_X), partial,
-              d, parts_of(d), *a);
+    TP_LAUNCH(batch_norm_statistics, tp_cuda_blocks(c, d.c), TP_THREADS, 0, c, channels, tp_out_f32(c, 1),
+              tp_out_f32(c, 2), static_cast<float *>(c->in[BN_MEAN].data),
+              static_cast<float *>(c->in[BN_VAR].data), tp_in_f32(c, BN_X), partial, d, parts_of(d), *a);
     TP_LAUNCH(batch_norm_apply, tp_cuda_blocks(c, tp_len(&c->in[0])), TP_THREADS, 0, c, tp_out_f32(c, 0),
               tp_in_f32(c, BN_X), tp_in_f32(c, BN_GAMMA), tp_in_f32(c, BN_BETA), channels, d);
     return TP_OK;
@@ -259,8 +261,8 @@ static tp_status batch_norm_eval_run(const tp_call *c)
 {
     const tp_norm_attr *a = static_cast<const tp_norm_attr *>(c->attr);
     TP_LAUNCH(batch_norm_eval_apply, tp_cuda_blocks(c, tp_len(&c->in[0])), TP_THREADS, 0, c, tp_out_f32(c, 0),
-              tp_in_f32(c, BN_X), tp_in_f32(c, BN_GAMMA), tp_in_f32(c, BN_BETA), tp_in_f32(c, BN_MEAN), tp_in_f32(c, BN_VAR),
-              batch_dims(c), a->epsilon);
+              tp_in_f32(c, BN_X), tp_in_f32(c, BN_GAMMA), tp_in_f32(c, BN_BETA), tp_in_f32(c, BN_MEAN),
+              tp_in_f32(c, BN_VAR), batch_dims(c), a->epsilon);
     return TP_OK;
 }
 
@@ -277,14 +279,15 @@ static tp_status batch_norm_grad_run(const tp_call *c)
     const norm_dims d = batch_dims(c);
     sums *partial = static_cast<sums *>(c->scratch), *total = partial + parts_of(d) * d.c;
     const row_weight counts = weight_of(c, BG_WEIGHT);
-    const gradients load = {tp_in_f32(c, BG_X), tp_in_f32(c, BG_DY), tp_in_f32(c, BG_MEAN), tp_in_f32(c, BG_RSTD), counts, 1};
+    const gradients load = {
+        tp_in_f32(c, BG_X), tp_in_f32(c, BG_DY), tp_in_f32(c, BG_MEAN), tp_in_f32(c, BG_RSTD), counts, 1};
 
     TP_TRY(channel_sums(c, partial, load, d));
-    TP_LAUNCH(norm_gamma_beta, tp_cuda_blocks(c, d.c), TP_THREADS, 0, c, tp_out_f32(c, 1), tp_out_f32(c, 2), total, partial,
-              parts_of(d), d.c);
+    TP_LAUNCH(norm_gamma_beta, tp_cuda_blocks(c, d.c), TP_THREADS, 0, c, tp_out_f32(c, 1), tp_out_f32(c, 2),
+              total, partial, parts_of(d), d.c);
     TP_LAUNCH(batch_norm_grad_apply, tp_cuda_blocks(c, tp_len(&c->in[0])), TP_THREADS, 0, c, tp_out_f32(c, 0),
-              tp_in_f32(c, BG_X), tp_in_f32(c, BG_DY), tp_in_f32(c, BG_GAMMA), tp_in_f32(c, BG_MEAN), tp_in_f32(c, BG_RSTD),
-              total, counts, d);
+              tp_in_f32(c, BG_X), tp_in_f32(c, BG_DY), tp_in_f32(c, BG_GAMMA), tp_in_f32(c, BG_MEAN),
+              tp_in_f32(c, BG_RSTD), total, counts, d);
     return TP_OK;
 }
 
@@ -306,25 +309,21 @@ __device__ static int64_t channel_of(const run_shape &r, int64_t i, int64_t k)
 }
 
 template <bool BLOCK>
-__global__ void norm_runs(float *y, float *mean, float *rstd, const float *x, const float *gamma, const float *beta,
-                          run_shape r, double epsilon)
+__global__ void norm_runs(float *y, float *mean, float *rstd, const float *x, const float *gamma,
+                          const float *beta, run_shape r, double epsilon)
 {
-    TP_TEAM_ROWS(i, r.rows)
-    {
+    TP_TEAM_ROWS (i, r.rows) {
         const float *run = x + i * r.len;
         double sum = 0.0, squares = 0.0;
-        TP_TEAM_COLUMNS(k, r.len)
-        {
+        TP_TEAM_COLUMNS (k, r.len) {
             sum += (double)run[k];
         }
         const double m = tp_row_team<BLOCK>::sum(sum) / (double)r.len;
-        TP_TEAM_COLUMNS(k, r.len)
-        {
+        TP_TEAM_COLUMNS (k, r.len) {
             squares += ((double)run[k] - m) * ((double)run[k] - m);
         }
         const double scale = 1.0 / sqrt(tp_row_team<BLOCK>::sum(squares) / (double)r.len + epsilon);
-        TP_TEAM_COLUMNS(k, r.len)
-        {
+        TP_TEAM_COLUMNS (k, r.len) {
             const int64_t ch = channel_of(r, i, k);
             y[i * r.len + k] = (float)(((double)run[k] - m) * scale) * gamma[ch] + beta[ch];
         }
@@ -337,23 +336,20 @@ __global__ void norm_runs(float *y, float *mean, float *rstd, const float *x, co
 
 /* With g = dy gamma: dx = rstd (g - mean(g) - xh mean(g xh)) */
 template <bool BLOCK>
-__global__ void norm_runs_grad(float *dx, const float *x, const float *dy, const float *gamma, const float *mean,
-                               const float *rstd, run_shape r)
+__global__ void norm_runs_grad(float *dx, const float *x, const float *dy, const float *gamma,
+                               const float *mean, const float *rstd, run_shape r)
 {
-    TP_TEAM_ROWS(i, r.rows)
-    {
+    TP_TEAM_ROWS (i, r.rows) {
         const double m = (double)mean[i], scale = (double)rstd[i];
         double sum = 0.0, dot = 0.0;
-        TP_TEAM_COLUMNS(k, r.len)
-        {
+        TP_TEAM_COLUMNS (k, r.len) {
             const double g = (double)dy[i * r.len + k] * (double)gamma[channel_of(r, i, k)];
             sum += g;
             dot += g * ((double)x[i * r.len + k] - m) * scale;
         }
         sum = tp_row_team<BLOCK>::sum(sum) / (double)r.len;
         dot = tp_row_team<BLOCK>::sum(dot) / (double)r.len;
-        TP_TEAM_COLUMNS(k, r.len)
-        {
+        TP_TEAM_COLUMNS (k, r.len) {
             const double g = (double)dy[i * r.len + k] * (double)gamma[channel_of(r, i, k)];
             dx[i * r.len + k] = (float)(scale * (g - sum - ((double)x[i * r.len + k] - m) * scale * dot));
         }
@@ -365,8 +361,8 @@ static tp_status run_sets(const tp_call *c, norm_dims d)
     const tp_norm_attr *a = static_cast<const tp_norm_attr *>(c->attr);
     const run_shape r = runs_of(d);
 
-    TP_LAUNCH_ROWS(norm_runs, r.rows, r.len, c, tp_out_f32(c, 0), tp_out_f32(c, 1), tp_out_f32(c, 2), tp_in_f32(c, SN_X),
-                   tp_in_f32(c, SN_GAMMA), tp_in_f32(c, SN_BETA), r, a->epsilon);
+    TP_LAUNCH_ROWS(norm_runs, r.rows, r.len, c, tp_out_f32(c, 0), tp_out_f32(c, 1), tp_out_f32(c, 2),
+                   tp_in_f32(c, SN_X), tp_in_f32(c, SN_GAMMA), tp_in_f32(c, SN_BETA), r, a->epsilon);
     return TP_OK;
 }
 
@@ -374,11 +370,12 @@ static tp_status run_sets_grad(const tp_call *c, norm_dims d)
 {
     const run_shape r = runs_of(d);
     sums *partial = static_cast<sums *>(c->scratch);
-    const gradients load = {tp_in_f32(c, SG_X),    tp_in_f32(c, SG_DY),     tp_in_f32(c, SG_MEAN),
+    const gradients load = {tp_in_f32(c, SG_X),    tp_in_f32(c, SG_DY),      tp_in_f32(c, SG_MEAN),
                             tp_in_f32(c, SG_RSTD), {nullptr, TP_DTYPE_NONE}, 0};
 
-    TP_LAUNCH_ROWS(norm_runs_grad, r.rows, r.len, c, tp_out_f32(c, 0), tp_in_f32(c, SG_X), tp_in_f32(c, SG_DY),
-                   tp_in_f32(c, SG_GAMMA), tp_in_f32(c, SG_MEAN), tp_in_f32(c, SG_RSTD), r);
+    TP_LAUNCH_ROWS(norm_runs_grad, r.rows, r.len, c, tp_out_f32(c, 0), tp_in_f32(c, SG_X),
+                   tp_in_f32(c, SG_DY), tp_in_f32(c, SG_GAMMA), tp_in_f32(c, SG_MEAN), tp_in_f32(c, SG_RSTD),
+                   r);
     TP_TRY(channel_sums(c, partial, load, d));
     TP_LAUNCH(norm_gamma_beta, tp_cuda_blocks(c, d.c), TP_THREADS, 0, c, tp_out_f32(c, 1), tp_out_f32(c, 2),
               static_cast<sums *>(nullptr), partial, parts_of(d), d.c);

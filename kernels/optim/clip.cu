@@ -1,6 +1,6 @@
-/* clip.cu - the global norm of all gradients, the factor that clips it, and whether the step may be applied. Every
- * gradient is read once: a block sums the squares of a piece in double, then one block adds the pieces up in a
- * fixed order. */
+/* clip.cu - the global norm of all gradients, the factor that clips it, and whether the step may be applied.
+ * Every gradient is read once: a block sums the squares of a piece in double, then one block adds the pieces
+ * up in a fixed order. */
 #include "kernels/optim/tensors.cuh"
 #include <cmath>
 
@@ -8,7 +8,8 @@ __global__ void clip_norm_pieces(double *partial, tp_tensor_group<1> g)
 {
     for (int64_t piece = blockIdx.x; piece < g.end[g.n - 1]; piece += gridDim.x) {
         const int i = tp_group_find(&g, piece);
-        const int64_t at = tp_group_offset(&g, i, piece), left = g.len[i] - at, n = left < TP_PIECE ? left : TP_PIECE;
+        const int64_t at = tp_group_offset(&g, i, piece), left = g.len[i] - at,
+                      n = left < TP_PIECE ? left : TP_PIECE;
         const float *x = g.data[0][i] + at;
         double sum = 0.0;
         for (int64_t k = 4 * threadIdx.x; k + 4 <= n; k += 4 * blockDim.x) {
@@ -27,8 +28,8 @@ __global__ void clip_norm_pieces(double *partial, tp_tensor_group<1> g)
 }
 
 /* result: {scale, ok}; norm: () */
-__global__ void clip_norm_finish(float *result, float *norm_out, const double *partial, int64_t pieces, const float *loss,
-                                 double max_norm)
+__global__ void clip_norm_finish(float *result, float *norm_out, const double *partial, int64_t pieces,
+                                 const float *loss, double max_norm)
 {
     double sum = 0.0;
 
@@ -70,7 +71,8 @@ static tp_status clip_norm_run(const tp_call *c)
         tp_tensor_group<1> g;
         tp_group_fill(&g, c, at, first, total);
         if (tp_group_pieces(&g) > 0)
-            TP_LAUNCH(clip_norm_pieces, tp_group_blocks(c, tp_group_pieces(&g)), TP_THREADS, 0, c, partial + pieces, g);
+            TP_LAUNCH(clip_norm_pieces, tp_group_blocks(c, tp_group_pieces(&g)), TP_THREADS, 0, c,
+                      partial + pieces, g);
         pieces += tp_group_pieces(&g);
     }
     TP_LAUNCH(clip_norm_finish, 1, TP_THREADS, 0, c, tp_out_f32(c, 0), tp_out_f32(c, 1), partial, pieces,

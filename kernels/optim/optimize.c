@@ -13,25 +13,25 @@ int tp_optimizer_states(tp_optimizer_kind kind)
 
 /* One loop for each kind, so that the switch is outside and the body vectorises. */
 #define LOOP(kind_name, KIND)                                                                                \
-    TP_SIMD static void loop_##kind_name(const tp_update *r, float *restrict w, const float *restrict g,          \
+    TP_SIMD static void loop_##kind_name(const tp_update *r, float *restrict w, const float *restrict g,     \
                                          float *restrict s1, float *restrict s2, int64_t n)                  \
     {                                                                                                        \
-        const tp_update local = *r;                                                                               \
+        const tp_update local = *r;                                                                          \
         for (int64_t i = 0; i < n; i++)                                                                      \
-            tp_update_f(&local, KIND, &w[i], g[i], &s1[i], &s2[i]);                                             \
+            tp_update_f(&local, KIND, &w[i], g[i], &s1[i], &s2[i]);                                          \
     }
 LOOP(adam, TP_ADAM)
 LOOP(adamw, TP_ADAMW)
 LOOP(rmsprop, TP_RMSPROP)
 #define LOOP1(kind_name, KIND)                                                                               \
-    TP_SIMD static void loop_##kind_name(const tp_update *r, float *restrict w, const float *restrict g,          \
+    TP_SIMD static void loop_##kind_name(const tp_update *r, float *restrict w, const float *restrict g,     \
                                          float *restrict s1, float *restrict s2, int64_t n)                  \
     {                                                                                                        \
-        const tp_update local = *r;                                                                               \
+        const tp_update local = *r;                                                                          \
         (void)s2;                                                                                            \
         for (int64_t i = 0; i < n; i++) {                                                                    \
             float unused = 0.0f;                                                                             \
-            tp_update_f(&local, KIND, &w[i], g[i], &s1[i], &unused);                                            \
+            tp_update_f(&local, KIND, &w[i], g[i], &s1[i], &unused);                                         \
         }                                                                                                    \
     }
 LOOP1(sgd, TP_SGD)
@@ -378,7 +378,7 @@ static tp_cost cost_ema(const tp_call *c)
                                   .attr_size = attr_bytes,                                                   \
                                   .infer = infer_fn,                                                         \
                                   .cost = cost_##opname,                                                     \
-                                  .cpu = impl_list,                                                       \
+                                  .cpu = impl_list,                                                          \
                                   .cases = cases_##opname,                                                   \
                                   .n_cases = TP_COUNT(cases_##opname)};
 

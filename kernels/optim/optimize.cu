@@ -1,7 +1,7 @@
-/* optimize.cu - every optimizer as one launch over all tensors (tensors.cuh), its rule row by row for sparse tables,
- * the step counter and the moving average of weights. Each tensor is read once and written once; nothing is written
- * when the step's gradient is not finite (clip[1] is 0). Bitwise the loops of optimize.c (update.h), but for the last
- * bit of pow. */
+/* optimize.cu - every optimizer as one launch over all tensors (tensors.cuh), its rule row by row for sparse
+ * tables, the step counter and the moving average of weights. Each tensor is read once and written once;
+ * nothing is written when the step's gradient is not finite (clip[1] is 0). Bitwise the loops of optimize.c
+ * (update.h), but for the last bit of pow. */
 #include "kernels/optim/tensors.cuh"
 #include "kernels/optim/update.h"
 
@@ -17,7 +17,8 @@ enum { IN_LR, IN_T, IN_CLIP, IN_TABLE, IN_TENSORS };
 
 static step_values values_of(const tp_call *c)
 {
-    return {tp_in_f32(c, IN_LR), tp_in_f32(c, IN_CLIP), tp_in_f32(c, IN_TABLE), c->in[IN_T].data, c->in[IN_T].dtype};
+    return {tp_in_f32(c, IN_LR), tp_in_f32(c, IN_CLIP), tp_in_f32(c, IN_TABLE), c->in[IN_T].data,
+            c->in[IN_T].dtype};
 }
 
 static int has_two_states(tp_optimizer_kind kind)
@@ -73,8 +74,10 @@ __global__ void optimize_tensors(tp_tensor_group<4> t, int64_t first, step_value
 
     for (int64_t piece = blockIdx.x; piece < t.end[t.n - 1] && s.clip[1] != 0.0f; piece += gridDim.x) {
         const int i = tp_group_find(&t, piece);
-        const int64_t at = tp_group_offset(&t, i, piece), left = t.len[i] - at, n = left < TP_PIECE ? left : TP_PIECE;
-        float *w = t.data[0][i] + at, *s1 = t.data[2][i] + at, *s2 = STATES == 2 ? t.data[3][i] + at : nullptr;
+        const int64_t at = tp_group_offset(&t, i, piece), left = t.len[i] - at,
+                      n = left < TP_PIECE ? left : TP_PIECE;
+        float *w = t.data[0][i] + at, *s1 = t.data[2][i] + at,
+              *s2 = STATES == 2 ? t.data[3][i] + at : nullptr;
         const float *g = t.data[1][i] + at;
         set_tensor(&r, s, first + i);
         for (int64_t k = 4 * threadIdx.x; k + 4 <= n; k += 4 * blockDim.x)
@@ -88,14 +91,16 @@ __global__ void optimize_tensors(tp_tensor_group<4> t, int64_t first, step_value
 
 /* A warp for each row of the batch: w (V,D), rows (B), dw (B,D). */
 template <int KIND, int STATES>
-__global__ void optimize_rows_warp(float *w, const void *rows, tp_dtype rows_dtype, const float *dw, float *s1, float *s2,
-                                   int64_t n_rows, int64_t batch, int64_t d, step_values s, tp_optimizer_attr attr)
+__global__ void optimize_rows_warp(float *w, const void *rows, tp_dtype rows_dtype, const float *dw,
+                                   float *s1, float *s2, int64_t n_rows, int64_t batch, int64_t d,
+                                   step_values s, tp_optimizer_attr attr)
 {
     tp_update r = shared_rule(s, attr);
     const int64_t warps = (int64_t)gridDim.x * (blockDim.x / TP_WARP);
 
     set_tensor(&r, s, 0);
-    for (int64_t b = (int64_t)blockIdx.x * (blockDim.x / TP_WARP) + threadIdx.x / TP_WARP; b < batch; b += warps) {
+    for (int64_t b = (int64_t)blockIdx.x * (blockDim.x / TP_WARP) + threadIdx.x / TP_WARP; b < batch;
+         b += warps) {
         const int64_t row = tp_load_int(rows, rows_dtype, b);
         if (row < 0 || row >= n_rows || s.clip[1] == 0.0f)
             continue;
@@ -125,7 +130,8 @@ __global__ void optimize_rows_warp(float *w, const void *rows, tp_dtype rows_dty
     } while (0)
 
 template <int KIND, int STATES>
-static tp_status launch_group(const tp_call *c, const tp_tensor_group<4> &g, int first, tp_optimizer_attr attr)
+static tp_status launch_group(const tp_call *c, const tp_tensor_group<4> &g, int first,
+                              tp_optimizer_attr attr)
 {
     TP_LAUNCH((optimize_tensors<KIND, STATES>), tp_group_blocks(c, tp_group_pieces(&g)), TP_THREADS, 0, c, g,
               (int64_t)first, values_of(c), attr);
@@ -161,9 +167,10 @@ template <int KIND, int STATES> static tp_status launch_rows(const tp_call *c, t
     const int64_t batch = tp_len(&c->in[ROW_ROWS]);
 
     TP_LAUNCH((optimize_rows_warp<KIND, STATES>), tp_cuda_blocks(c, batch * TP_WARP), TP_THREADS, 0, c,
-              static_cast<float *>(c->in[ROW_W].data), c->in[ROW_ROWS].data, c->in[ROW_ROWS].dtype, tp_in_f32(c, ROW_DW),
-              static_cast<float *>(c->in[ROW_S1].data), STATES == 2 ? static_cast<float *>(c->in[ROW_S2].data) : nullptr,
-              w.d[0], batch, w.d[1], values_of(c), attr);
+              static_cast<float *>(c->in[ROW_W].data), c->in[ROW_ROWS].data, c->in[ROW_ROWS].dtype,
+              tp_in_f32(c, ROW_DW), static_cast<float *>(c->in[ROW_S1].data),
+              STATES == 2 ? static_cast<float *>(c->in[ROW_S2].data) : nullptr, w.d[0], batch, w.d[1],
+              values_of(c), attr);
     return TP_OK;
 }
 
@@ -192,7 +199,8 @@ __global__ void ema_tensors(tp_tensor_group<2> t, const float *clip, float keep)
 {
     for (int64_t piece = blockIdx.x; piece < t.end[t.n - 1] && clip[1] != 0.0f; piece += gridDim.x) {
         const int i = tp_group_find(&t, piece);
-        const int64_t at = tp_group_offset(&t, i, piece), left = t.len[i] - at, n = left < TP_PIECE ? left : TP_PIECE;
+        const int64_t at = tp_group_offset(&t, i, piece), left = t.len[i] - at,
+                      n = left < TP_PIECE ? left : TP_PIECE;
         float *ema = t.data[0][i] + at;
         const float *w = t.data[1][i] + at;
         for (int64_t k = threadIdx.x; k < n; k += blockDim.x)
@@ -209,8 +217,8 @@ static tp_status ema_run(const tp_call *c)
         tp_tensor_group<2> g;
         tp_group_fill(&g, c, at, first, n);
         if (tp_group_pieces(&g) > 0)
-            TP_LAUNCH(ema_tensors, tp_group_blocks(c, tp_group_pieces(&g)), TP_THREADS, 0, c, g, tp_in_f32(c, 0),
-                      (float)attr->decay);
+            TP_LAUNCH(ema_tensors, tp_group_blocks(c, tp_group_pieces(&g)), TP_THREADS, 0, c, g,
+                      tp_in_f32(c, 0), (float)attr->decay);
     }
     return TP_OK;
 }

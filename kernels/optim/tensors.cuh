@@ -1,6 +1,6 @@
-/* tensors.cuh - one launch over many tensors: they are cut into pieces, and a block takes pieces whatever tensor
- * they are of. The list is a kernel argument (up to 32 KiB of them since CUDA 12.1), so more than TP_GROUP tensors
- * take several launches. */
+/* tensors.cuh - one launch over many tensors: they are cut into pieces, and a block takes pieces whatever
+ * tensor they are of. The list is a kernel argument (up to 32 KiB of them since CUDA 12.1), so more than
+ * TP_GROUP tensors take several launches. */
 #ifndef TP_KERNELS_TENSORS_CUH
 #define TP_KERNELS_TENSORS_CUH
 #include "kernels/cuda.cuh"
@@ -16,8 +16,10 @@ template <int N> struct tp_tensor_group {
     int n;
 };
 
-/* Tensors [first, first + TP_GROUP) of the lists that begin at input at[k] of c; returns how many there are. */
-template <int N> inline int tp_group_fill(tp_tensor_group<N> *g, const tp_call *c, const int *at, int first, int total)
+/* Tensors [first, first + TP_GROUP) of the lists that begin at input at[k] of c; returns how many there are.
+ */
+template <int N>
+inline int tp_group_fill(tp_tensor_group<N> *g, const tp_call *c, const int *at, int first, int total)
 {
     int64_t pieces = 0;
 
@@ -50,7 +52,8 @@ template <int N> __device__ inline int tp_group_find(const tp_tensor_group<N> *g
     return lo;
 }
 
-template <int N> __device__ inline int64_t tp_group_offset(const tp_tensor_group<N> *g, int tensor, int64_t piece)
+template <int N>
+__device__ inline int64_t tp_group_offset(const tp_tensor_group<N> *g, int tensor, int64_t piece)
 {
     return (piece - (tensor > 0 ? g->end[tensor - 1] : 0)) * TP_PIECE;
 }

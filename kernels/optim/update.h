@@ -1,4 +1,5 @@
-/* update.h - what an optimizer does to one element, once for the loops of the CPU and the kernels of a GPU. */
+/* update.h - what an optimizer does to one element, once for the loops of the CPU and the kernels of a GPU.
+ */
 #ifndef TP_KERNELS_UPDATE_H
 #define TP_KERNELS_UPDATE_H
 #include "kernels/math.h"
@@ -33,7 +34,7 @@ TP_HD tp_update tp_update_of(tp_optimizer_attr a, double t, double scale)
 }
 
 /* The update of one element, in REAL: float or double. */
-#define TP_UPDATE(name, REAL, SQRT)                                                                             \
+#define TP_UPDATE(name, REAL, SQRT)                                                                          \
     TP_MATH void name(const tp_update *r, tp_optimizer_kind kind, REAL *w, REAL grad, REAL *s1, REAL *s2)    \
     {                                                                                                        \
         const REAL lr = (REAL)r->lr, decay = (REAL)r->decay, b1 = (REAL)r->beta1, b2 = (REAL)r->beta2;       \

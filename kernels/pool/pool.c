@@ -1,8 +1,8 @@
 /* pool.c - max and average pooling of (N,C,H,W) and (N,C,W), and their gradients. A plane (one channel of one
  * sample) is the unit of work: a thread owns it whole, so gradients need no atomics. The float32 loops go
  * along an output row, one tap of the window at a time. */
-#include "kernels/cpu.h"
 #include "kernels/pool/pool.h"
+#include "kernels/cpu.h"
 #include <math.h>
 #include <string.h>
 
@@ -341,12 +341,13 @@ static const tp_pool_attr two = {{2, 2}, {0, 0}, {0, 0}}, three = {{3, 3}, {2, 2
         {"1x2x5x37", -1.0, 1.0, 0, &far, 0, flags},  {"3x4x17", -1.0, 1.0, 0, &flat, 0, flags}};
 CASES(cases_max, TP_CASE_DISTINCT)
 CASES(cases_avg, 0)
+#define TIES (TP_CASE_NO_GRAD | TP_CASE_WHOLE)
 static const tp_case cases_max_grad[] = {{"2x3x8x6,2x3x4x3,2x3x4x3", -1.0, 1.0, 0, &two, 0, TP_CASE_NO_GRAD},
                                          {"1x1x2x2,1x1x1x1,1x1x1x1", 1.0, 1.0, 0, &two, 0, TP_CASE_NO_GRAD},
-                                         /* one value for all: the first of each window takes the gradient */
-                                         {"2x3x9x7,2x3x5x4,2x3x5x4", 1.0, 1.0, 0, &three, 0, TP_CASE_NO_GRAD},
-                                         {"2x5x7x8,2x5x7x4,2x5x7x4", 1.0, 1.0, 0, &mixed, 0, TP_CASE_NO_GRAD},
-                                         {"3x4x17,3x4x9,3x4x9", 1.0, 1.0, 0, &flat, 0, TP_CASE_NO_GRAD}};
+                                         /* ties: the first of each window takes the gradient */
+                                         {"2x3x9x7,2x3x5x4,2x3x5x4", 1.0, 4.0, 0, &three, 0, TIES},
+                                         {"2x5x7x8,2x5x7x4,2x5x7x4", 1.0, 4.0, 0, &mixed, 0, TIES},
+                                         {"3x4x17,3x4x9,3x4x9", 1.0, 4.0, 0, &flat, 0, TIES}};
 static const tp_pool_grad_attr g_two = {{{2, 2}, {0, 0}, {0, 0}}, {4, {2, 3, 8, 6}}},
                                g_three = {{{3, 3}, {2, 2}, {1, 1}}, {4, {2, 3, 9, 7}}},
                                g_flat = {{{3, 0}, {2, 0}, {1, 0}}, {3, {3, 4, 17}}};

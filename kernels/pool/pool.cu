@@ -1,14 +1,13 @@
-/* pool.cu - max and average pooling of (N,C,H,W) and (N,C,W), and their gradients: a thread an output, or, for a
- * gradient, an input element that looks at every window over it, so that nothing is added from two sides. Reads come from
- * cache but for the first. */
+/* pool.cu - max and average pooling of (N,C,H,W) and (N,C,W), and their gradients: a thread an output, or,
+ * for a gradient, an input element that looks at every window over it, so that nothing is added from two
+ * sides. Reads come from cache but for the first. */
 #include "kernels/cuda.cuh"
 #include "kernels/pool/pool.h"
 
 /* y = the largest element of its window; NaN wins, and padding never does. */
 __global__ void max_pool_windows(float *y, const float *x, tp_pool_dims d)
 {
-    TP_GRID_LOOP(at, d.planes * d.oh * d.ow)
-    {
+    TP_GRID_LOOP (at, d.planes * d.oh * d.ow) {
         const int64_t p = at / (d.oh * d.ow), rest = at - p * d.oh * d.ow, i = rest / d.ow;
         const tp_window v = tp_window_at(&d, i, rest - i * d.ow);
         float most = -INFINITY;
@@ -23,8 +22,7 @@ __global__ void avg_pool_windows(float *y, const float *x, tp_pool_dims d)
 {
     const float area = (float)(d.kernel[0] * d.kernel[1]);
 
-    TP_GRID_LOOP(at, d.planes * d.oh * d.ow)
-    {
+    TP_GRID_LOOP (at, d.planes * d.oh * d.ow) {
         const int64_t p = at / (d.oh * d.ow), rest = at - p * d.oh * d.ow, i = rest / d.ow;
         const tp_window v = tp_window_at(&d, i, rest - i * d.ow);
         float sum = 0.0f;
@@ -36,8 +34,8 @@ __global__ void avg_pool_windows(float *y, const float *x, tp_pool_dims d)
 }
 
 /* Windows [first, last) of one dimension that hold position `at`. */
-__device__ static void windows_over(int64_t at, int64_t kernel, int64_t stride, int64_t pad, int64_t count, int64_t *first,
-                                    int64_t *last)
+__device__ static void windows_over(int64_t at, int64_t kernel, int64_t stride, int64_t pad, int64_t count,
+                                    int64_t *first, int64_t *last)
 {
     const int64_t from = at + pad - kernel + 1;
     *first = from > 0 ? (from + stride - 1) / stride : 0;
@@ -45,8 +43,8 @@ __device__ static void windows_over(int64_t at, int64_t kernel, int64_t stride, 
 }
 
 /* 1 if (row, col) is the first element of window (i, j), row by row, that equals its maximum. */
-__device__ static bool is_hit(const float *plane, float most, const tp_pool_dims &d, int64_t i, int64_t j, int64_t row,
-                              int64_t col)
+__device__ static bool is_hit(const float *plane, float most, const tp_pool_dims &d, int64_t i, int64_t j,
+                              int64_t row, int64_t col)
 {
     const tp_window v = tp_window_at(&d, i, j);
     for (int64_t r = v.top; r <= row; r++)
@@ -56,11 +54,12 @@ __device__ static bool is_hit(const float *plane, float most, const tp_pool_dims
     return plane[row * d.w + col] == most;
 }
 
-__global__ void max_pool_grad_inputs(float *dx, const float *x, const float *y, const float *dy, tp_pool_dims d)
+__global__ void max_pool_grad_inputs(float *dx, const float *x, const float *y, const float *dy,
+                                     tp_pool_dims d)
 {
-    TP_GRID_LOOP(at, d.planes * d.h * d.w)
-    {
-        const int64_t p = at / (d.h * d.w), rest = at - p * d.h * d.w, row = rest / d.w, col = rest - row * d.w;
+    TP_GRID_LOOP (at, d.planes * d.h * d.w) {
+        const int64_t p = at / (d.h * d.w), rest = at - p * d.h * d.w, row = rest / d.w,
+                      col = rest - row * d.w;
         int64_t top, bottom, left, right;
         float sum = 0.0f;
         windows_over(row, d.kernel[0], d.stride[0], d.pad[0], d.oh, &top, &bottom);
@@ -79,9 +78,9 @@ __global__ void avg_pool_grad_inputs(float *dx, const float *dy, tp_pool_dims d)
 {
     const float area = (float)(d.kernel[0] * d.kernel[1]);
 
-    TP_GRID_LOOP(at, d.planes * d.h * d.w)
-    {
-        const int64_t p = at / (d.h * d.w), rest = at - p * d.h * d.w, row = rest / d.w, col = rest - row * d.w;
+    TP_GRID_LOOP (at, d.planes * d.h * d.w) {
+        const int64_t p = at / (d.h * d.w), rest = at - p * d.h * d.w, row = rest / d.w,
+                      col = rest - row * d.w;
         int64_t top, bottom, left, right;
         float sum = 0.0f;
         windows_over(row, d.kernel[0], d.stride[0], d.pad[0], d.oh, &top, &bottom);
@@ -100,15 +99,15 @@ static tp_pool_dims dims_of(const tp_call *c)
 
 static tp_status max_pool_run(const tp_call *c)
 {
-    TP_LAUNCH(max_pool_windows, tp_cuda_blocks(c, tp_len(&c->out[0])), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-              dims_of(c));
+    TP_LAUNCH(max_pool_windows, tp_cuda_blocks(c, tp_len(&c->out[0])), TP_THREADS, 0, c, tp_out_f32(c, 0),
+              tp_in_f32(c, 0), dims_of(c));
     return TP_OK;
 }
 
 static tp_status avg_pool_run(const tp_call *c)
 {
-    TP_LAUNCH(avg_pool_windows, tp_cuda_blocks(c, tp_len(&c->out[0])), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-              dims_of(c));
+    TP_LAUNCH(avg_pool_windows, tp_cuda_blocks(c, tp_len(&c->out[0])), TP_THREADS, 0, c, tp_out_f32(c, 0),
+              tp_in_f32(c, 0), dims_of(c));
     return TP_OK;
 }
 

@@ -1,5 +1,5 @@
-/* normal.h - from random bits to normal numbers and to what dropout keeps, once for the loops of the CPU and the kernels
- * of a GPU. */
+/* normal.h - from random bits to normal numbers and to what dropout keeps, once for the loops of the CPU and
+ * the kernels of a GPU. */
 #ifndef TP_KERNELS_NORMAL_H
 #define TP_KERNELS_NORMAL_H
 #include "host/core/rng.h"

@@ -357,7 +357,7 @@ CASES(cases_max, TP_CASE_DISTINCT)
         .infer = infer_reduce,                                                                               \
         .grad = grad_fn,                                                                                     \
         .cost = tp_cost_stream,                                                                              \
-        .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                                    \
+        .cpu = TP_IMPLS(&opname##_cpu, &opname##_cpu_ref),                                                   \
         .cases = case_table,                                                                                 \
         .n_cases = TP_COUNT(case_table),                                                                     \
     };                                                                                                       \
@@ -412,10 +412,10 @@ static tp_status infer_max_grad(tp_infer *x)
 static const tp_case cases_max_grad[] = {
     {"1,1,1", -1.0, 1.0, 0, &all_axes, 0, TP_CASE_NO_GRAD},
     {"5x7,5x1,5x1", -1.0, 1.0, 0, &last2, 0, TP_CASE_NO_GRAD},
-    /* one value for all: every element is a maximum */
-    {"5x7,5x1,5x1", 0.5, 0.5, 0, &last2, 0, TP_CASE_NO_GRAD},
-    {"3x5x70,3x1x70,3x1x70", 0.5, 0.5, 0, &middle, 0, TP_CASE_NO_GRAD},
-    {"20x1000,1x1000,1x1000", 0.5, 0.5, 0, &first, 0, TP_CASE_NO_GRAD},
+    /* several elements equal what is taken for their maximum */
+    {"5x7,5x1,5x1", 1.0, 4.0, 0, &last2, 0, TP_CASE_NO_GRAD | TP_CASE_WHOLE},
+    {"3x5x70,3x1x70,3x1x70", 1.0, 4.0, 0, &middle, 0, TP_CASE_NO_GRAD | TP_CASE_WHOLE},
+    {"20x1000,1x1000,1x1000", 1.0, 4.0, 0, &first, 0, TP_CASE_NO_GRAD | TP_CASE_WHOLE},
 };
 static const tp_impl max_grad_cpu_ref = {"ref", max_grad_prepare, max_grad_ref, NULL, 0};
 const tp_op tp_op_reduce_max_grad = {

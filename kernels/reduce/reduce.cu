@@ -1,19 +1,19 @@
 /* reduce.cu - sums, means and maxima over any set of dimensions, and how the gradient of a maximum is shared.
  *
- * An output element is the reduction of `count` inputs; where count is large and outputs are few, it is cut into parts
- * whose number depends on the shape alone, and a second launch reduces the parts in order. Every input is read once.
- *   columns: the innermost dimension stays; a block takes 32 neighbouring outputs, 8 rows of them at a time
- *   warp:    the innermost dimension goes and count is short; a warp takes an output
- *   block:   the same, with a long count; a block takes an output, or a part of it
- * Sums run in float within a thread and a block, so a part is at most PART long. */
+ * An output element is the reduction of `count` inputs; where count is large and outputs are few, it is cut
+ * into parts whose number depends on the shape alone, and a second launch reduces the parts in order. Every
+ * input is read once. columns: the innermost dimension stays; a block takes 32 neighbouring outputs, 8 rows
+ * of them at a time warp:    the innermost dimension goes and count is short; a warp takes an output block:
+ * the same, with a long count; a block takes an output, or a part of it Sums run in float within a thread and
+ * a block, so a part is at most PART long. */
 #include "kernels/cuda.cuh"
 
 #define PART    8192 /* inputs of a part */
 #define COLUMNS 32
 #define ROWS    8
 
-/* Where the inputs of an output lie: kept and reduced dimensions with their strides, outermost first, neighbours of one
- * kind joined. */
+/* Where the inputs of an output lie: kept and reduced dimensions with their strides, outermost first,
+ * neighbours of one kind joined. */
 struct layout {
     int n_kept, n_reduced;
     int64_t kept[TP_MAX_DIMS], kept_stride[TP_MAX_DIMS], reduced[TP_MAX_DIMS], reduced_stride[TP_MAX_DIMS];
@@ -117,7 +117,8 @@ __global__ void reduce_warp(float *y, L load, layout l, F f, float start, float 
 {
     const int64_t step = (int64_t)gridDim.x * (blockDim.x / TP_WARP);
 
-    for (int64_t o = (int64_t)blockIdx.x * (blockDim.x / TP_WARP) + threadIdx.x / TP_WARP; o < l.outputs; o += step) {
+    for (int64_t o = (int64_t)blockIdx.x * (blockDim.x / TP_WARP) + threadIdx.x / TP_WARP; o < l.outputs;
+         o += step) {
         const int64_t base = kept_at(l, o);
         float v = start;
         for (int64_t r = threadIdx.x % TP_WARP; r < l.count; r += TP_WARP)
@@ -180,7 +181,8 @@ static unsigned some_blocks(const tp_call *c, int64_t wanted)
 
 /* A count that is split goes to scratch first; scale is applied at the end. */
 template <typename L, typename F>
-static tp_status reduce(const tp_call *c, const layout &l, float *y, void *scratch, L load, F f, float start, float scale)
+static tp_status reduce(const tp_call *c, const layout &l, float *y, void *scratch, L load, F f, float start,
+                        float scale)
 {
     float *to = l.parts > 1 ? static_cast<float *>(scratch) : y;
     const float now = l.parts > 1 ? 1.0f : scale;
@@ -188,12 +190,14 @@ static tp_status reduce(const tp_call *c, const layout &l, float *y, void *scrat
     if (l.outputs == 0)
         return TP_OK;
     if (is_columns(l))
-        TP_LAUNCH((reduce_columns<L, F>), some_blocks(c, (l.outputs + COLUMNS - 1) / COLUMNS * l.parts), dim3(COLUMNS, ROWS),
-                  0, c, to, load, l, f, start, now);
+        TP_LAUNCH((reduce_columns<L, F>), some_blocks(c, (l.outputs + COLUMNS - 1) / COLUMNS * l.parts),
+                  dim3(COLUMNS, ROWS), 0, c, to, load, l, f, start, now);
     else if (l.count <= 512)
-        TP_LAUNCH((reduce_warp<L, F>), tp_cuda_blocks(c, l.outputs * TP_WARP), TP_THREADS, 0, c, to, load, l, f, start, now);
+        TP_LAUNCH((reduce_warp<L, F>), tp_cuda_blocks(c, l.outputs * TP_WARP), TP_THREADS, 0, c, to, load, l,
+                  f, start, now);
     else
-        TP_LAUNCH((reduce_block<L, F>), some_blocks(c, l.outputs * l.parts), TP_THREADS, 0, c, to, load, l, f, start, now);
+        TP_LAUNCH((reduce_block<L, F>), some_blocks(c, l.outputs * l.parts), TP_THREADS, 0, c, to, load, l, f,
+                  start, now);
     if (l.parts > 1)
         TP_LAUNCH(reduce_parts<F>, some_blocks(c, l.outputs), TP_THREADS, 0, c, y, to, l, f, scale);
     return TP_OK;
@@ -243,11 +247,10 @@ struct inverse {
     int64_t d[TP_MAX_DIMS], step[TP_MAX_DIMS]; /* of x, and how far the output moves with each */
 };
 
-__global__ void reduce_max_grad_share(float *dx, const float *x, const float *y, const float *dy, const float *ties, inverse v,
-                                      int64_t n)
+__global__ void reduce_max_grad_share(float *dx, const float *x, const float *y, const float *dy,
+                                      const float *ties, inverse v, int64_t n)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         const int64_t o = offset_of(v.d, v.step, v.nd, i);
         dx[i] = x[i] == y[o] ? dy[o] / ties[o] : 0.0f;
     }
@@ -270,23 +273,24 @@ static tp_status reduce_max_grad_run(const tp_call *c)
 {
     const layout l = call_layout(c);
     const tp_shape s = c->in[0].shape;
-    const uint32_t asked = static_cast<const tp_reduce_attr *>(c->attr)->axes, axes = asked != 0 ? asked : (1u << s.nd) - 1u;
+    const uint32_t asked = static_cast<const tp_reduce_attr *>(c->attr)->axes,
+                   axes = asked != 0 ? asked : (1u << s.nd) - 1u;
     const int64_t n = tp_len(&c->in[0]);
     float *ties = static_cast<float *>(c->scratch);
     const take_tie load = {tp_in_f32(c, 0), tp_in_f32(c, 1)};
     inverse v = {};
     int64_t step = 1;
 
-    TP_TRY(reduce(c, l, ties, static_cast<char *>(c->scratch) + aligned((size_t)l.outputs * sizeof(float)), load, tp_sum_of(),
-                  0.0f, 1.0f));
+    TP_TRY(reduce(c, l, ties, static_cast<char *>(c->scratch) + aligned((size_t)l.outputs * sizeof(float)),
+                  load, tp_sum_of(), 0.0f, 1.0f));
     v.nd = s.nd;
     for (int i = s.nd - 1; i >= 0; i--) {
         v.d[i] = s.d[i];
         v.step[i] = (axes >> i) & 1u ? 0 : step;
         step *= (axes >> i) & 1u ? 1 : s.d[i];
     }
-    TP_LAUNCH(reduce_max_grad_share, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-              tp_in_f32(c, 1), tp_in_f32(c, 2), ties, v, n);
+    TP_LAUNCH(reduce_max_grad_share, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0),
+              tp_in_f32(c, 0), tp_in_f32(c, 1), tp_in_f32(c, 2), ties, v, n);
     return TP_OK;
 }
 

@@ -357,7 +357,7 @@ static const tp_case cases_pad[] = {{"5", -1.0, 1.0, 0, &pad_a, 0, 0}, {"2x3x5",
                                   .infer = infer_##opname,                                                   \
                                   .grad = grad_##opname,                                                     \
                                   .cost = tp_cost_stream,                                                    \
-                                  .cpu = TP_IMPLS(&opname##_cpu_ref),                         \
+                                  .cpu = TP_IMPLS(&opname##_cpu_ref),                                        \
                                   .cases = cases_##opname,                                                   \
                                   .n_cases = TP_COUNT(cases_##opname)};
 

@@ -1,6 +1,7 @@
-/* shape.cu - ops that move elements and compute nothing: each is read once and written once. Expand, transpose, slice
- * and pad are grid loops over the output that find the element they want by its strides; swapping the last two
- * dimensions goes through 32x32 tiles of shared memory, so that both sides are read and written in rows. */
+/* shape.cu - ops that move elements and compute nothing: each is read once and written once. Expand,
+ * transpose, slice and pad are grid loops over the output that find the element they want by its strides;
+ * swapping the last two dimensions goes through 32x32 tiles of shared memory, so that both sides are read and
+ * written in rows. */
 #include "kernels/cuda.cuh"
 #include "kernels/elementwise/walk.h"
 
@@ -9,8 +10,7 @@
 
 template <typename T> __global__ void copy_strided(T *y, const T *x, tp_walk w, int64_t n)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         int64_t at[TP_WALK_ARGS];
         tp_walk_offsets(&w, i, at);
         y[i] = x[at[0]];
@@ -128,7 +128,8 @@ static tp_status transpose_tile_run(const tp_call *c)
     const dim3 grid((unsigned)((w + TILE - 1) / TILE), (unsigned)((h + TILE - 1) / TILE),
                     (unsigned)(batch < 65535 ? batch : 65535));
 
-    TP_LAUNCH(transpose_tile, grid, dim3(TILE, TILE_ROWS), 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0), batch, h, w);
+    TP_LAUNCH(transpose_tile, grid, dim3(TILE, TILE_ROWS), 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0), batch, h,
+              w);
     return TP_OK;
 }
 
@@ -141,8 +142,7 @@ struct pad_dims {
 
 __global__ void pad_fill(float *y, const float *x, pad_dims p, int64_t n, float value)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         int64_t left = i, from = 0, step = 1;
         bool inside = true;
         for (int k = p.nd - 1; k >= 0; k--) {
@@ -167,7 +167,8 @@ static tp_status pad_run(const tp_call *c)
         p.in[i] = c->in[0].shape.d[i];
         p.before[i] = a->before[i];
     }
-    TP_LAUNCH(pad_fill, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0), p, n, (float)a->value);
+    TP_LAUNCH(pad_fill, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, 0), p, n,
+              (float)a->value);
     return TP_OK;
 }
 
@@ -176,8 +177,7 @@ static tp_status pad_run(const tp_call *c)
 /* y(outer, total) at columns [at, at + width) = x(outer, width) */
 __global__ void concat_part(float *y, const float *x, int64_t n, int64_t width, int64_t total, int64_t at)
 {
-    TP_GRID_LOOP(i, n)
-    {
+    TP_GRID_LOOP (i, n) {
         y[i / width * total + at + i % width] = x[i];
     }
 }
@@ -193,8 +193,8 @@ static tp_status concat_run(const tp_call *c)
     for (int i = 0; i < c->n_in; i++) {
         const int64_t width = c->in[i].shape.d[a->axis] * inner, n = tp_len(&c->in[i]);
         if (n > 0)
-            TP_LAUNCH(concat_part, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, i), n, width,
-                      out.d[a->axis] * inner, at);
+            TP_LAUNCH(concat_part, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), tp_in_f32(c, i),
+                      n, width, out.d[a->axis] * inner, at);
         at += width;
     }
     return TP_OK;
@@ -208,7 +208,8 @@ static tp_status accept_any(tp_call *c, size_t *scratch)
 }
 
 static const tp_impl expand_own = {"own", tp_accept_f32, expand_run, nullptr, 0};
-static const tp_impl transpose_own_tile = {"own_tile", transpose_tile_prepare, transpose_tile_run, nullptr, 0};
+static const tp_impl transpose_own_tile = {"own_tile", transpose_tile_prepare, transpose_tile_run, nullptr,
+                                           0};
 static const tp_impl transpose_own = {"own", tp_accept_f32, transpose_run, nullptr, 0};
 static const tp_impl slice_own = {"own", accept_any, slice_run, nullptr, 0};
 static const tp_impl pad_own = {"own", tp_accept_f32, pad_run, nullptr, 0};

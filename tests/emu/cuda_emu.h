@@ -31,7 +31,9 @@ struct uint3 {
 };
 struct dim3 {
     unsigned x, y, z;
-    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+    {
+    }
 };
 struct alignas(8) float2 {
     float x, y;
@@ -76,7 +78,12 @@ typedef struct emu_event *cudaEvent_t;
 typedef struct emu_graph *cudaGraph_t;
 typedef struct emu_exec *cudaGraphExec_t;
 
-enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaMemcpyKind {
+    cudaMemcpyHostToHost,
+    cudaMemcpyHostToDevice,
+    cudaMemcpyDeviceToHost,
+    cudaMemcpyDeviceToDevice
+};
 enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
@@ -103,7 +110,8 @@ cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags);
 cudaError_t cudaFreeHost(void *p);
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
@@ -152,8 +160,8 @@ void launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, cudaSt
 void run_on_stream(cudaStream_t stream, std::function<void()> work);
 
 template <typename... P, typename... A>
-inline void launch(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream, void (*kernel)(P...),
-                   A... args)
+inline void launch(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
+                   void (*kernel)(P...), A... args)
 {
     launch_kernel(name, grid, block, bytes, stream, [=] { kernel(static_cast<P>(args)...); });
 }
@@ -206,24 +214,26 @@ template <typename T> inline T atomic_max(T *p, T v)
 #define blockDim  (emu::here->block_dim)
 #define gridDim   (emu::here->grid_dim)
 
-#define __syncthreads()                        emu::barrier(__FILE__, __LINE__)
-#define __syncwarp(...)                        ((void)emu::exchange(0xffffffffu, 0, __FILE__, __LINE__))
-#define __shfl_sync(mask, v, from)             emu::shfl(mask, v, (unsigned)(from), __FILE__, __LINE__)
-#define __shfl_xor_sync(mask, v, k)            emu::shfl(mask, v, emu::lane() ^ (unsigned)(k), __FILE__, __LINE__)
+#define __syncthreads()             emu::barrier(__FILE__, __LINE__)
+#define __syncwarp(...)             ((void)emu::exchange(0xffffffffu, 0, __FILE__, __LINE__))
+#define __shfl_sync(mask, v, from)  emu::shfl(mask, v, (unsigned)(from), __FILE__, __LINE__)
+#define __shfl_xor_sync(mask, v, k) emu::shfl(mask, v, emu::lane() ^ (unsigned)(k), __FILE__, __LINE__)
 #define __shfl_down_sync(mask, v, k)                                                                         \
-    emu::shfl(mask, v, emu::lane() + (unsigned)(k) < 32 ? emu::lane() + (unsigned)(k) : emu::lane(), __FILE__, __LINE__)
+    emu::shfl(mask, v, emu::lane() + (unsigned)(k) < 32 ? emu::lane() + (unsigned)(k) : emu::lane(),         \
+              __FILE__, __LINE__)
 #define __shfl_up_sync(mask, v, k)                                                                           \
-    emu::shfl(mask, v, emu::lane() >= (unsigned)(k) ? emu::lane() - (unsigned)(k) : emu::lane(), __FILE__, __LINE__)
-#define __ballot_sync(mask, v)                 emu::ballot(mask, (v) != 0, __FILE__, __LINE__)
-#define __any_sync(mask, v)                    (emu::ballot(mask, (v) != 0, __FILE__, __LINE__) != 0)
-#define __all_sync(mask, v)                    (emu::ballot(mask, (v) != 0, __FILE__, __LINE__) == 0xffffffffu)
-#define atomicAdd(p, v)                        emu::atomic_add(p, v)
-#define atomicMax(p, v)                        emu::atomic_max(p, v)
-#define __threadfence()                        ((void)0)
-#define __popc(v)                              __builtin_popcount(v)
-#define __ffs(v)                               __builtin_ffs((int)(v))
-#define __float_as_uint(v)                     emu::unpack<uint32_t>(emu::pack<float>(v))
-#define __uint_as_float(v)                     emu::unpack<float>(emu::pack<uint32_t>(v))
+    emu::shfl(mask, v, emu::lane() >= (unsigned)(k) ? emu::lane() - (unsigned)(k) : emu::lane(), __FILE__,   \
+              __LINE__)
+#define __ballot_sync(mask, v) emu::ballot(mask, (v) != 0, __FILE__, __LINE__)
+#define __any_sync(mask, v)    (emu::ballot(mask, (v) != 0, __FILE__, __LINE__) != 0)
+#define __all_sync(mask, v)    (emu::ballot(mask, (v) != 0, __FILE__, __LINE__) == 0xffffffffu)
+#define atomicAdd(p, v)        emu::atomic_add(p, v)
+#define atomicMax(p, v)        emu::atomic_max(p, v)
+#define __threadfence()        ((void)0)
+#define __popc(v)              __builtin_popcount(v)
+#define __ffs(v)               __builtin_ffs((int)(v))
+#define __float_as_uint(v)     emu::unpack<uint32_t>(emu::pack<float>(v))
+#define __uint_as_float(v)     emu::unpack<float>(emu::pack<uint32_t>(v))
 
 /* One address per declaration is its key. */
 #define TP_SHARED(T, name, dims)                                                                             \

@@ -200,8 +200,8 @@ carrier *take_carrier()
         return c;
     }
     carrier *c = new carrier();
-    c->stack = static_cast<char *>(
-        mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    c->stack = static_cast<char *>(mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
+                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (c->stack == MAP_FAILED)
         die("no memory for the stack of a CUDA thread");
     getcontext(&c->context);
@@ -543,7 +543,8 @@ void emu::launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, c
 
     if (enter() != cudaSuccess)
         return;
-    if (threads == 0 || threads > 1024 || blocks == 0 || grid.y > 65535 || grid.z > 65535 || bytes > 227 * 1024) {
+    if (threads == 0 || threads > 1024 || blocks == 0 || grid.y > 65535 || grid.z > 65535 ||
+        bytes > 227 * 1024) {
         rt().last = cudaErrorInvalidConfiguration;
         return;
     }
@@ -661,7 +662,8 @@ cudaError_t cudaFreeHost(void *p)
     free(p);
     return enter();
 }
-cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream)
 {
     ENTER();
     (void)kind;
@@ -691,7 +693,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     rt().alive--;
     return enter();
 }
-/* One that fails has waited all the same: a copy from memory that is not pinned is done when the call returns. */
+/* One that fails has waited all the same: a copy from memory that is not pinned is done when the call
+ * returns. */
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     const cudaError_t e = enter();

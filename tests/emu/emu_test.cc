@@ -1,4 +1,5 @@
-/* emu_test.cc - the emulated CUDA runtime itself: that right kernels run, and that wrong ones are found out. */
+/* emu_test.cc - the emulated CUDA runtime itself: that right kernels run, and that wrong ones are found out.
+ */
 #include "tests/emu/cuda_emu.h"
 #include <gtest/gtest.h>
 #include <set>
@@ -25,7 +26,8 @@ class Emulation : public testing::Test
         emu_fail_at(0, 0);
         EXPECT_EQ(cudaStreamDestroy(stream), cudaSuccess);
     }
-    template <typename... P, typename... A> void go(dim3 grid, dim3 block, size_t bytes, void (*kernel)(P...), A... args)
+    template <typename... P, typename... A>
+    void go(dim3 grid, dim3 block, size_t bytes, void (*kernel)(P...), A... args)
     {
         emu::launch("kernel", grid, block, bytes, stream, kernel, args...);
         ASSERT_EQ(cudaGetLastError(), cudaSuccess);

@@ -85,8 +85,8 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasL
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows, uint64_t cols,
-                                          int64_t ld)
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows,
+                                          uint64_t cols, int64_t ld)
 {
     *layout = new emu_layout{type, (int64_t)rows, (int64_t)cols, ld, 1, 0};
     return CUBLAS_STATUS_SUCCESS;
@@ -96,8 +96,9 @@ cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
     delete layout;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attr,
-                                                const void *value, size_t bytes)
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
+                                                cublasLtMatrixLayoutAttribute_t attr, const void *value,
+                                                size_t bytes)
 {
     int32_t count = 0;
     if (attr == CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET)
@@ -116,8 +117,9 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t pref)
     delete pref;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t pref, cublasLtMatmulPreferenceAttributes_t,
-                                                    const void *value, size_t bytes)
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t pref,
+                                                    cublasLtMatmulPreferenceAttributes_t, const void *value,
+                                                    size_t bytes)
 {
     return put(&pref->most, value, bytes);
 }
@@ -125,14 +127,18 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 /* D(M,N) = op(A)(M,K) op(B)(K,N), by columns. */
 static bool fits(const emu_matmul *m, const emu_layout *a, const emu_layout *b, const emu_layout *d)
 {
-    const int64_t rows = m->trans_a == CUBLAS_OP_N ? a->rows : a->cols, depth = m->trans_a == CUBLAS_OP_N ? a->cols : a->rows,
-                  depth_b = m->trans_b == CUBLAS_OP_N ? b->rows : b->cols, cols = m->trans_b == CUBLAS_OP_N ? b->cols : b->rows;
-    return rows == d->rows && cols == d->cols && depth == depth_b && a->ld >= a->rows && b->ld >= b->rows && d->ld >= d->rows &&
-           a->count == d->count && b->count == d->count && d->count > 0 && a->type == b->type && d->type == CUDA_R_32F;
+    const int64_t rows = m->trans_a == CUBLAS_OP_N ? a->rows : a->cols,
+                  depth = m->trans_a == CUBLAS_OP_N ? a->cols : a->rows,
+                  depth_b = m->trans_b == CUBLAS_OP_N ? b->rows : b->cols,
+                  cols = m->trans_b == CUBLAS_OP_N ? b->cols : b->rows;
+    return rows == d->rows && cols == d->cols && depth == depth_b && a->ld >= a->rows && b->ld >= b->rows &&
+           d->ld >= d->rows && a->count == d->count && b->count == d->count && d->count > 0 &&
+           a->type == b->type && d->type == CUDA_R_32F;
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
-                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t pref, int wanted,
                                               cublasLtMatmulHeuristicResult_t *results, int *found)
 {
@@ -148,8 +154,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
-                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
-                                       const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *result)
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t,
+                                       cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
+                                       cublasLtMatmulHeuristicResult_t *result)
 {
     if (algo->data[0] != 42 || !fits(desc, a, b, d))
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -159,18 +166,19 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
     return CUBLAS_STATUS_SUCCESS;
 }
 
-static float element(const emu_layout *l, const void *data, int64_t batch, int64_t row, int64_t col, bool tf32)
+static float element(const emu_layout *l, const void *data, int64_t batch, int64_t row, int64_t col,
+                     bool tf32)
 {
     const int64_t at = batch * l->step + col * l->ld + row;
     if (l->type == CUDA_R_16BF)
-        return emu::unpack<float>((uint64_t)static_cast<const uint16_t *>(data)[at] << 16);
+        return emu::unpack<float>((uint64_t) static_cast<const uint16_t *>(data)[at] << 16);
     const float v = static_cast<const float *>(data)[at];
     const uint32_t bits = emu::unpack<uint32_t>(emu::pack(v));
     return tf32 && std::isfinite(v) ? emu::unpack<float>((bits + 0x1000u) & 0xffffe000u) : v;
 }
 
-static void multiply(const emu_matmul &m, const emu_layout &al, const emu_layout &bl, const emu_layout &dl, const void *a,
-                     const void *b, float *d)
+static void multiply(const emu_matmul &m, const emu_layout &al, const emu_layout &bl, const emu_layout &dl,
+                     const void *a, const void *b, float *d)
 {
     const int64_t depth = m.trans_a == CUBLAS_OP_N ? al.cols : al.rows;
     const bool tf32 = m.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
@@ -194,12 +202,14 @@ static void multiply(const emu_matmul &m, const emu_layout &al, const emu_layout
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
-                              cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout, const void *beta,
-                              const void *, cublasLtMatrixLayout_t, void *d, cublasLtMatrixLayout_t d_layout,
-                              const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes, cudaStream_t stream)
+                              cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
+                              const void *beta, const void *, cublasLtMatrixLayout_t, void *d,
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                              void *workspace, size_t workspace_bytes, cudaStream_t stream)
 {
-    if (!fits(desc, a_layout, b_layout, d_layout) || algo == nullptr || algo->data[0] != 42 || workspace_bytes < WORKSPACE ||
-        *static_cast<const float *>(alpha) != 1.0f || *static_cast<const float *>(beta) != 0.0f ||
+    if (!fits(desc, a_layout, b_layout, d_layout) || algo == nullptr || algo->data[0] != 42 ||
+        workspace_bytes < WORKSPACE || *static_cast<const float *>(alpha) != 1.0f ||
+        *static_cast<const float *>(beta) != 0.0f ||
         ((desc->epilogue & CUBLASLT_EPILOGUE_BIAS) && desc->bias == nullptr))
         return CUBLAS_STATUS_INVALID_VALUE;
     const emu_matmul m = *desc;
@@ -260,8 +270,8 @@ cudnnStatus_t cudnnDestroyTensorDescriptor(cudnnTensorDescriptor_t desc)
     delete desc;
     return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t desc, cudnnTensorFormat_t, cudnnDataType_t, int n, int c, int h,
-                                         int w)
+cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t desc, cudnnTensorFormat_t, cudnnDataType_t,
+                                         int n, int c, int h, int w)
 {
     *desc = {n, c, h, w};
     return n > 0 && c > 0 && h > 0 && w > 0 ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM;
@@ -276,8 +286,8 @@ cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t desc)
     delete desc;
     return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t, cudnnTensorFormat_t, int k, int c, int h,
-                                         int w)
+cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t, cudnnTensorFormat_t,
+                                         int k, int c, int h, int w)
 {
     *desc = {k, c, h, w};
     return CUDNN_STATUS_SUCCESS;
@@ -292,8 +302,9 @@ cudnnStatus_t cudnnDestroyConvolutionDescriptor(cudnnConvolutionDescriptor_t des
     delete desc;
     return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnSetConvolution2dDescriptor(cudnnConvolutionDescriptor_t desc, int pad_h, int pad_w, int stride_h, int stride_w,
-                                              int dilation_h, int dilation_w, cudnnConvolutionMode_t mode, cudnnDataType_t)
+cudnnStatus_t cudnnSetConvolution2dDescriptor(cudnnConvolutionDescriptor_t desc, int pad_h, int pad_w,
+                                              int stride_h, int stride_w, int dilation_h, int dilation_w,
+                                              cudnnConvolutionMode_t mode, cudnnDataType_t)
 {
     *desc = {{pad_h, pad_w}, {stride_h, stride_w}, {dilation_h, dilation_w}, desc->groups, desc->math};
     return mode == CUDNN_CROSS_CORRELATION ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
@@ -337,28 +348,33 @@ template <typename P> static cudnnStatus_t offer(bool ok, int wanted, int *found
     return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t, cudnnTensorDescriptor_t x, cudnnFilterDescriptor_t w,
-                                                     cudnnConvolutionDescriptor_t conv, cudnnTensorDescriptor_t y, int wanted,
-                                                     int *found, cudnnConvolutionFwdAlgoPerf_t *results)
+cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t, cudnnTensorDescriptor_t x,
+                                                     cudnnFilterDescriptor_t w,
+                                                     cudnnConvolutionDescriptor_t conv,
+                                                     cudnnTensorDescriptor_t y, int wanted, int *found,
+                                                     cudnnConvolutionFwdAlgoPerf_t *results)
 {
     return offer(fits(x, w, conv, y), wanted, found, results);
 }
-cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t, cudnnFilterDescriptor_t w, cudnnTensorDescriptor_t dy,
-                                                          cudnnConvolutionDescriptor_t conv, cudnnTensorDescriptor_t dx, int wanted,
-                                                          int *found, cudnnConvolutionBwdDataAlgoPerf_t *results)
+cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t, cudnnFilterDescriptor_t w,
+                                                          cudnnTensorDescriptor_t dy,
+                                                          cudnnConvolutionDescriptor_t conv,
+                                                          cudnnTensorDescriptor_t dx, int wanted, int *found,
+                                                          cudnnConvolutionBwdDataAlgoPerf_t *results)
 {
     return offer(fits(dx, w, conv, dy), wanted, found, results);
 }
-cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(cudnnHandle_t, cudnnTensorDescriptor_t x, cudnnTensorDescriptor_t dy,
-                                                            cudnnConvolutionDescriptor_t conv, cudnnFilterDescriptor_t dw,
-                                                            int wanted, int *found, cudnnConvolutionBwdFilterAlgoPerf_t *results)
+cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+    cudnnHandle_t, cudnnTensorDescriptor_t x, cudnnTensorDescriptor_t dy, cudnnConvolutionDescriptor_t conv,
+    cudnnFilterDescriptor_t dw, int wanted, int *found, cudnnConvolutionBwdFilterAlgoPerf_t *results)
 {
     return offer(fits(x, dw, conv, dy), wanted, found, results);
 }
 
 /* Calls f(x, w, y) with the flat positions of every product of the convolution. */
 template <typename F>
-static void visit(const emu_tensor &x, const emu_filter &w, const emu_convolution &c, const emu_tensor &y, F f)
+static void visit(const emu_tensor &x, const emu_filter &w, const emu_convolution &c, const emu_tensor &y,
+                  F f)
 {
     for (int64_t n = 0; n < x.n; n++)
         for (int64_t k = 0; k < w.k; k++)
@@ -371,15 +387,16 @@ static void visit(const emu_tensor &x, const emu_filter &w, const emu_convolutio
                                               col = j * c.stride[1] - c.pad[1] + s * c.dilation[1],
                                               from = k / (w.k / c.groups) * w.c + ch;
                                 if (row >= 0 && row < x.h && col >= 0 && col < x.w)
-                                    f(((n * x.c + from) * x.h + row) * x.w + col, ((k * w.c + ch) * w.h + r) * w.w + s,
+                                    f(((n * x.c + from) * x.h + row) * x.w + col,
+                                      ((k * w.c + ch) * w.h + r) * w.w + s,
                                       ((n * y.c + k) * y.h + i) * y.w + j);
                             }
 }
 
 /* Sums in double into n results. */
 template <typename F>
-static cudnnStatus_t run(cudnnHandle_t handle, bool ok, int algo, void *workspace, size_t bytes, const void *alpha,
-                         const void *beta, void *out, int64_t n, F add)
+static cudnnStatus_t run(cudnnHandle_t handle, bool ok, int algo, void *workspace, size_t bytes,
+                         const void *alpha, const void *beta, void *out, int64_t n, F add)
 {
     if (!ok || algo != 1 || bytes < WORKSPACE || *static_cast<const float *>(alpha) != 1.0f ||
         *static_cast<const float *>(beta) != 0.0f)
@@ -394,9 +411,10 @@ static cudnnStatus_t run(cudnnHandle_t handle, bool ok, int algo, void *workspac
     return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x_desc, const void *x,
-                                      cudnnFilterDescriptor_t w_desc, const void *w, cudnnConvolutionDescriptor_t conv,
-                                      cudnnConvolutionFwdAlgo_t algo, void *workspace, size_t workspace_bytes, const void *beta,
+cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x_desc,
+                                      const void *x, cudnnFilterDescriptor_t w_desc, const void *w,
+                                      cudnnConvolutionDescriptor_t conv, cudnnConvolutionFwdAlgo_t algo,
+                                      void *workspace, size_t workspace_bytes, const void *beta,
                                       cudnnTensorDescriptor_t y_desc, void *y)
 {
     const emu_tensor xd = *x_desc, yd = *y_desc;
@@ -405,13 +423,17 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, c
     const float *xs = static_cast<const float *>(x), *ws = static_cast<const float *>(w);
     return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, y,
                (int64_t)yd.n * yd.c * yd.h * yd.w, [=](double *sum) {
-                   visit(xd, wd, c, yd, [=](int64_t i, int64_t k, int64_t o) { sum[o] += (double)xs[i] * ws[k]; });
+                   visit(xd, wd, c, yd,
+                         [=](int64_t i, int64_t k, int64_t o) { sum[o] += (double)xs[i] * ws[k]; });
                });
 }
-cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alpha, cudnnFilterDescriptor_t w_desc, const void *w,
-                                           cudnnTensorDescriptor_t dy_desc, const void *dy, cudnnConvolutionDescriptor_t conv,
-                                           cudnnConvolutionBwdDataAlgo_t algo, void *workspace, size_t workspace_bytes,
-                                           const void *beta, cudnnTensorDescriptor_t dx_desc, void *dx)
+cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alpha,
+                                           cudnnFilterDescriptor_t w_desc, const void *w,
+                                           cudnnTensorDescriptor_t dy_desc, const void *dy,
+                                           cudnnConvolutionDescriptor_t conv,
+                                           cudnnConvolutionBwdDataAlgo_t algo, void *workspace,
+                                           size_t workspace_bytes, const void *beta,
+                                           cudnnTensorDescriptor_t dx_desc, void *dx)
 {
     const emu_tensor xd = *dx_desc, yd = *dy_desc;
     const emu_filter wd = *w_desc;
@@ -419,13 +441,16 @@ cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alp
     const float *ds = static_cast<const float *>(dy), *ws = static_cast<const float *>(w);
     return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, dx,
                (int64_t)xd.n * xd.c * xd.h * xd.w, [=](double *sum) {
-                   visit(xd, wd, c, yd, [=](int64_t i, int64_t k, int64_t o) { sum[i] += (double)ds[o] * ws[k]; });
+                   visit(xd, wd, c, yd,
+                         [=](int64_t i, int64_t k, int64_t o) { sum[i] += (double)ds[o] * ws[k]; });
                });
 }
-cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x_desc,
-                                             const void *x, cudnnTensorDescriptor_t dy_desc, const void *dy,
-                                             cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdFilterAlgo_t algo,
-                                             void *workspace, size_t workspace_bytes, const void *beta,
+cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *alpha,
+                                             cudnnTensorDescriptor_t x_desc, const void *x,
+                                             cudnnTensorDescriptor_t dy_desc, const void *dy,
+                                             cudnnConvolutionDescriptor_t conv,
+                                             cudnnConvolutionBwdFilterAlgo_t algo, void *workspace,
+                                             size_t workspace_bytes, const void *beta,
                                              cudnnFilterDescriptor_t dw_desc, void *dw)
 {
     const emu_tensor xd = *x_desc, yd = *dy_desc;
@@ -434,6 +459,7 @@ cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *a
     const float *ds = static_cast<const float *>(dy), *xs = static_cast<const float *>(x);
     return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, dw,
                (int64_t)wd.k * wd.c * wd.h * wd.w, [=](double *sum) {
-                   visit(xd, wd, c, yd, [=](int64_t i, int64_t k, int64_t o) { sum[k] += (double)ds[o] * xs[i]; });
+                   visit(xd, wd, c, yd,
+                         [=](int64_t i, int64_t k, int64_t o) { sum[k] += (double)ds[o] * xs[i]; });
                });
 }

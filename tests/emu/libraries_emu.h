@@ -1,6 +1,6 @@
-/* libraries_emu.h - the part of cuBLASLt and cuDNN that Temper uses, on the CPU, for tests: plain loops that run when
- * the stream does. They check what they are given, and overwrite their workspace. Force-included after cuda_emu.h.
- * With TEMPER_EMU_NO_LIBRARIES set neither can be opened. */
+/* libraries_emu.h - the part of cuBLASLt and cuDNN that Temper uses, on the CPU, for tests: plain loops that
+ * run when the stream does. They check what they are given, and overwrite their workspace. Force-included
+ * after cuda_emu.h. With TEMPER_EMU_NO_LIBRARIES set neither can be opened. */
 #ifndef TP_TESTS_LIBRARIES_EMU_H
 #define TP_TESTS_LIBRARIES_EMU_H
 #include "tests/emu/cuda_emu.h"
@@ -14,7 +14,11 @@ const char *emu_library_file();
 
 /* ---- cuBLASLt: numbers as in cublasLt.h of CUDA 13 ---- */
 
-enum cublasStatus_t { CUBLAS_STATUS_SUCCESS = 0, CUBLAS_STATUS_INVALID_VALUE = 7, CUBLAS_STATUS_NOT_SUPPORTED = 15 };
+enum cublasStatus_t {
+    CUBLAS_STATUS_SUCCESS = 0,
+    CUBLAS_STATUS_INVALID_VALUE = 7,
+    CUBLAS_STATUS_NOT_SUPPORTED = 15
+};
 enum cublasOperation_t { CUBLAS_OP_N = 0, CUBLAS_OP_T = 1 };
 enum cudaDataType { CUDA_R_32F = 0, CUDA_R_16BF = 14 };
 typedef cudaDataType cudaDataType_t;
@@ -56,45 +60,64 @@ EMU_API cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle);
 EMU_API cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle);
 EMU_API size_t cublasLtGetVersion(void);
 EMU_API const char *cublasLtGetStatusString(cublasStatus_t status);
-EMU_API cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType scale);
+EMU_API cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute,
+                                                cudaDataType scale);
 EMU_API cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc);
-EMU_API cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attr,
-                                                      const void *value, size_t bytes);
-EMU_API cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows,
-                                                  uint64_t cols, int64_t ld);
+EMU_API cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
+                                                      cublasLtMatmulDescAttributes_t attr, const void *value,
+                                                      size_t bytes);
+EMU_API cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type,
+                                                  uint64_t rows, uint64_t cols, int64_t ld);
 EMU_API cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout);
-EMU_API cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout, cublasLtMatrixLayoutAttribute_t attr,
+EMU_API cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
+                                                        cublasLtMatrixLayoutAttribute_t attr,
                                                         const void *value, size_t bytes);
 EMU_API cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *pref);
 EMU_API cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t pref);
 EMU_API cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t pref,
-                                                            cublasLtMatmulPreferenceAttributes_t attr, const void *value,
-                                                            size_t bytes);
+                                                            cublasLtMatmulPreferenceAttributes_t attr,
+                                                            const void *value, size_t bytes);
 EMU_API cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
                                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                                       cublasLtMatmulPreference_t pref, int wanted,
                                                       cublasLtMatmulHeuristicResult_t *results, int *found);
-EMU_API cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
-                                               cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
-                                               const cublasLtMatmulAlgo_t *algo, cublasLtMatmulHeuristicResult_t *result);
-EMU_API cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
-                                      cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
-                                      const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,
-                                      cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo, void *workspace,
-                                      size_t workspace_bytes, cudaStream_t stream);
+EMU_API cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                               const cublasLtMatmulAlgo_t *algo,
+                                               cublasLtMatmulHeuristicResult_t *result);
+EMU_API cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
+                                      const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                                      cublasLtMatrixLayout_t b_layout, const void *beta, const void *c,
+                                      cublasLtMatrixLayout_t c_layout, void *d,
+                                      cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
+                                      void *workspace, size_t workspace_bytes, cudaStream_t stream);
 
 /* ---- cuDNN: numbers as in cudnn 9 ---- */
 
-enum cudnnStatus_t { CUDNN_STATUS_SUCCESS = 0, CUDNN_STATUS_BAD_PARAM = 2000, CUDNN_STATUS_NOT_SUPPORTED = 3000 };
+enum cudnnStatus_t {
+    CUDNN_STATUS_SUCCESS = 0,
+    CUDNN_STATUS_BAD_PARAM = 2000,
+    CUDNN_STATUS_NOT_SUPPORTED = 3000
+};
 enum cudnnDataType_t { CUDNN_DATA_FLOAT = 0 };
 enum cudnnTensorFormat_t { CUDNN_TENSOR_NCHW = 0 };
 enum cudnnConvolutionMode_t { CUDNN_CONVOLUTION = 0, CUDNN_CROSS_CORRELATION = 1 };
 enum cudnnMathType_t { CUDNN_DEFAULT_MATH = 0, CUDNN_TENSOR_OP_MATH = 1, CUDNN_FMA_MATH = 3 };
 enum cudnnDeterminism_t { CUDNN_NON_DETERMINISTIC = 0, CUDNN_DETERMINISTIC = 1 };
-enum cudnnConvolutionFwdAlgo_t { CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM = 0, CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM = 1 };
-enum cudnnConvolutionBwdDataAlgo_t { CUDNN_CONVOLUTION_BWD_DATA_ALGO_0 = 0, CUDNN_CONVOLUTION_BWD_DATA_ALGO_1 = 1 };
-enum cudnnConvolutionBwdFilterAlgo_t { CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0 = 0, CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1 = 1 };
+enum cudnnConvolutionFwdAlgo_t {
+    CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM = 0,
+    CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM = 1
+};
+enum cudnnConvolutionBwdDataAlgo_t {
+    CUDNN_CONVOLUTION_BWD_DATA_ALGO_0 = 0,
+    CUDNN_CONVOLUTION_BWD_DATA_ALGO_1 = 1
+};
+enum cudnnConvolutionBwdFilterAlgo_t {
+    CUDNN_CONVOLUTION_BWD_FILTER_ALGO_0 = 0,
+    CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1 = 1
+};
 
 typedef struct emu_dnn *cudnnHandle_t;
 typedef struct emu_tensor *cudnnTensorDescriptor_t;
@@ -121,44 +144,54 @@ EMU_API cudnnStatus_t cudnnDestroy(cudnnHandle_t handle);
 EMU_API cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream);
 EMU_API cudnnStatus_t cudnnCreateTensorDescriptor(cudnnTensorDescriptor_t *desc);
 EMU_API cudnnStatus_t cudnnDestroyTensorDescriptor(cudnnTensorDescriptor_t desc);
-EMU_API cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t desc, cudnnTensorFormat_t format, cudnnDataType_t type,
-                                                 int n, int c, int h, int w);
+EMU_API cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t desc, cudnnTensorFormat_t format,
+                                                 cudnnDataType_t type, int n, int c, int h, int w);
 EMU_API cudnnStatus_t cudnnCreateFilterDescriptor(cudnnFilterDescriptor_t *desc);
 EMU_API cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t desc);
-EMU_API cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t type, cudnnTensorFormat_t format,
-                                                 int k, int c, int h, int w);
+EMU_API cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t type,
+                                                 cudnnTensorFormat_t format, int k, int c, int h, int w);
 EMU_API cudnnStatus_t cudnnCreateConvolutionDescriptor(cudnnConvolutionDescriptor_t *desc);
 EMU_API cudnnStatus_t cudnnDestroyConvolutionDescriptor(cudnnConvolutionDescriptor_t desc);
-EMU_API cudnnStatus_t cudnnSetConvolution2dDescriptor(cudnnConvolutionDescriptor_t desc, int pad_h, int pad_w, int stride_h,
-                                                      int stride_w, int dilation_h, int dilation_w, cudnnConvolutionMode_t mode,
+EMU_API cudnnStatus_t cudnnSetConvolution2dDescriptor(cudnnConvolutionDescriptor_t desc, int pad_h, int pad_w,
+                                                      int stride_h, int stride_w, int dilation_h,
+                                                      int dilation_w, cudnnConvolutionMode_t mode,
                                                       cudnnDataType_t type);
 EMU_API cudnnStatus_t cudnnSetConvolutionGroupCount(cudnnConvolutionDescriptor_t desc, int groups);
 EMU_API cudnnStatus_t cudnnSetConvolutionMathType(cudnnConvolutionDescriptor_t desc, cudnnMathType_t math);
 EMU_API cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t handle, cudnnTensorDescriptor_t x,
-                                                             cudnnFilterDescriptor_t w, cudnnConvolutionDescriptor_t conv,
-                                                             cudnnTensorDescriptor_t y, int wanted, int *found,
+                                                             cudnnFilterDescriptor_t w,
+                                                             cudnnConvolutionDescriptor_t conv,
+                                                             cudnnTensorDescriptor_t y, int wanted,
+                                                             int *found,
                                                              cudnnConvolutionFwdAlgoPerf_t *results);
-EMU_API cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t handle, cudnnFilterDescriptor_t w,
-                                                                  cudnnTensorDescriptor_t dy, cudnnConvolutionDescriptor_t conv,
-                                                                  cudnnTensorDescriptor_t dx, int wanted, int *found,
-                                                                  cudnnConvolutionBwdDataAlgoPerf_t *results);
-EMU_API cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(cudnnHandle_t handle, cudnnTensorDescriptor_t x,
-                                                                    cudnnTensorDescriptor_t dy, cudnnConvolutionDescriptor_t conv,
-                                                                    cudnnFilterDescriptor_t dw, int wanted, int *found,
-                                                                    cudnnConvolutionBwdFilterAlgoPerf_t *results);
-EMU_API cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x_desc,
-                                              const void *x, cudnnFilterDescriptor_t w_desc, const void *w,
-                                              cudnnConvolutionDescriptor_t conv, cudnnConvolutionFwdAlgo_t algo, void *workspace,
-                                              size_t workspace_bytes, const void *beta, cudnnTensorDescriptor_t y_desc, void *y);
-EMU_API cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alpha, cudnnFilterDescriptor_t w_desc,
-                                                   const void *w, cudnnTensorDescriptor_t dy_desc, const void *dy,
-                                                   cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdDataAlgo_t algo,
-                                                   void *workspace, size_t workspace_bytes, const void *beta,
+EMU_API cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(
+    cudnnHandle_t handle, cudnnFilterDescriptor_t w, cudnnTensorDescriptor_t dy,
+    cudnnConvolutionDescriptor_t conv, cudnnTensorDescriptor_t dx, int wanted, int *found,
+    cudnnConvolutionBwdDataAlgoPerf_t *results);
+EMU_API cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(
+    cudnnHandle_t handle, cudnnTensorDescriptor_t x, cudnnTensorDescriptor_t dy,
+    cudnnConvolutionDescriptor_t conv, cudnnFilterDescriptor_t dw, int wanted, int *found,
+    cudnnConvolutionBwdFilterAlgoPerf_t *results);
+EMU_API cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha,
+                                              cudnnTensorDescriptor_t x_desc, const void *x,
+                                              cudnnFilterDescriptor_t w_desc, const void *w,
+                                              cudnnConvolutionDescriptor_t conv,
+                                              cudnnConvolutionFwdAlgo_t algo, void *workspace,
+                                              size_t workspace_bytes, const void *beta,
+                                              cudnnTensorDescriptor_t y_desc, void *y);
+EMU_API cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alpha,
+                                                   cudnnFilterDescriptor_t w_desc, const void *w,
+                                                   cudnnTensorDescriptor_t dy_desc, const void *dy,
+                                                   cudnnConvolutionDescriptor_t conv,
+                                                   cudnnConvolutionBwdDataAlgo_t algo, void *workspace,
+                                                   size_t workspace_bytes, const void *beta,
                                                    cudnnTensorDescriptor_t dx_desc, void *dx);
-EMU_API cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *alpha, cudnnTensorDescriptor_t x_desc,
-                                                     const void *x, cudnnTensorDescriptor_t dy_desc, const void *dy,
-                                                     cudnnConvolutionDescriptor_t conv, cudnnConvolutionBwdFilterAlgo_t algo,
-                                                     void *workspace, size_t workspace_bytes, const void *beta,
+EMU_API cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *alpha,
+                                                     cudnnTensorDescriptor_t x_desc, const void *x,
+                                                     cudnnTensorDescriptor_t dy_desc, const void *dy,
+                                                     cudnnConvolutionDescriptor_t conv,
+                                                     cudnnConvolutionBwdFilterAlgo_t algo, void *workspace,
+                                                     size_t workspace_bytes, const void *beta,
                                                      cudnnFilterDescriptor_t dw_desc, void *dw);
 
 #endif

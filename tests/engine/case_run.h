@@ -60,7 +60,8 @@ struct CaseGraph {
         for (const tp_tensor &s : spec) {
             tp_tensor t = {nullptr, s.shape, tp_is_float(s.dtype) ? real : s.dtype};
             if (t.dtype != TP_DTYPE_NONE) {
-                EXPECT_EQ(tp_device_alloc(dev, &t.data, tp_tensor_bytes(&t), "case"), TP_OK) << tp_last_error();
+                EXPECT_EQ(tp_device_alloc(dev, &t.data, tp_tensor_bytes(&t), "case"), TP_OK)
+                    << tp_last_error();
             }
             tensors.push_back(t);
             in.push_back(t.dtype == TP_DTYPE_NONE ? 0 : tp_variable(g, "in", t));

@@ -1,5 +1,5 @@
-/* cuda_device_test.cc - the GPU as a device: memory, copies, captured plans, and what happens when a call of the
- * CUDA runtime fails. Against the emulated runtime; the failures are skipped on a real GPU. */
+/* cuda_device_test.cc - the GPU as a device: memory, copies, captured plans, and what happens when a call of
+ * the CUDA runtime fails. Against the emulated runtime; the failures are skipped on a real GPU. */
 #include "host/graph/device.h"
 #include "kernels/op.h"
 #include "temper/plan.h"
@@ -18,7 +18,9 @@ struct Program {
     void *x = nullptr, *counter = nullptr, *ring = nullptr;
     tp_val y = 0;
 
-    explicit Program(tp_device *device) : dev(device) {}
+    explicit Program(tp_device *device) : dev(device)
+    {
+    }
     ~Program()
     {
         tp_plan_free(plan);
@@ -142,7 +144,8 @@ TEST(CudaDevice, AnArenaThatDoesNotFitNamesItsLargestValues)
     const std::string line = tp_last_error();
     EXPECT_NE(line.find("bytes asked"), std::string::npos) << line;
     EXPECT_NE(line.find("free"), std::string::npos) << line;
-    EXPECT_NE(line.find("largest values: add(1048576,16384) of 68719476736 bytes"), std::string::npos) << line;
+    EXPECT_NE(line.find("largest values: add(1048576,16384) of 68719476736 bytes"), std::string::npos)
+        << line;
     EXPECT_EQ(plan, nullptr);
     tp_graph_free(g);
 }
@@ -221,7 +224,8 @@ TEST(CudaDevice, EveryCallOfTheRuntimeMayFail)
                     << "call " << n << ": " << line;
             }
             set_failure(0, 0);
-            EXPECT_EQ(emulated_count("emu_alive"), before) << "call " << n << " error " << error << " leaves something";
+            EXPECT_EQ(emulated_count("emu_alive"), before)
+                << "call " << n << " error " << error << " leaves something";
         }
         /* What only frees or measures may fail unseen. */
         EXPECT_GT(reported, static_cast<int>(total) / 2) << error;

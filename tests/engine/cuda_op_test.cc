@@ -1,4 +1,4 @@
-/* cuda_op_test.cc - every implementation of every op on the GPU that TEMPER_CUDA_MODULE opens: by default the
+/* cuda_op_test.cc - every implementation of every op on the GPU of emulated.h: by default the
  * emulated one, where the threads of a block run in an order that is chosen here. */
 #include "tests/engine/emulated.h"
 #include "tests/engine/op_case.h"
@@ -12,6 +12,9 @@ uint64_t n_schedules()
     const char *n = std::getenv("TEMPER_TEST_SCHEDULES");
     return n != nullptr ? std::strtoull(n, nullptr, 10) : 8;
 }
+
+/* Before anything else opens a device. */
+const char *const module_file = use_test_module();
 
 class CudaOpCase : public OpCase
 {

@@ -1,5 +1,6 @@
-/* emulated.h - the GPU that TEMPER_CUDA_MODULE opens, and the handles by which a test steers it if it is the emulated
- * one (tests/emu). On a real GPU the handles are NULL. */
+/* emulated.h - the GPU that the tests run on: the module that TEMPER_TEST_CUDA_MODULE names, by default the
+ * emulated one (tests/emu), and the handles by which a test steers that. On a real GPU the handles are NULL.
+ */
 #ifndef TP_TESTS_EMULATED_H
 #define TP_TESTS_EMULATED_H
 #include "temper/device.h"
@@ -8,9 +9,18 @@
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 
+/* From here on this process opens GPUs through the module of the tests. */
+inline const char *use_test_module()
+{
+    const char *file = std::getenv("TEMPER_TEST_CUDA_MODULE");
+    if (file != nullptr)
+        setenv("TEMPER_CUDA_MODULE", file, 1);
+    return file;
+}
+
 template <typename F> inline F emulated_symbol(const char *name)
 {
-    static void *library = dlopen(std::getenv("TEMPER_CUDA_MODULE"), RTLD_NOW | RTLD_LOCAL);
+    static void *library = dlopen(use_test_module(), RTLD_NOW | RTLD_LOCAL);
     return reinterpret_cast<F>(dlsym(library, name));
 }
 
@@ -43,6 +53,7 @@ inline tp_device *gpu()
 {
     static tp_device *dev = nullptr;
     if (dev == nullptr) {
+        use_test_module();
         EXPECT_EQ(tp_device_open(&dev, "cuda"), TP_OK) << tp_last_error();
     }
     return dev;

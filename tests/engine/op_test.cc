@@ -26,13 +26,15 @@ TEST_P(OpCase, RepeatsBitwiseWithAPoisonedArenaAndAnyThreadCount)
         const auto first = run(cpu_device(), TP_F32, impl);
         if (first.empty())
             continue;
-        EXPECT_EQ(first, run(cpu_device(), TP_F32, impl, true)) << where(impl->name) << " reads what nobody wrote";
+        EXPECT_EQ(first, run(cpu_device(), TP_F32, impl, true))
+            << where(impl->name) << " reads what nobody wrote";
         if (impl->flags & TP_IMPL_LIBRARY)
             continue;
         const int threads = tp_threads();
         for (int t = 1; t <= 3; t++) {
             tp_threads_set(t);
-            EXPECT_EQ(first, run(cpu_device(), TP_F32, impl)) << where(impl->name) << " with " << t << " threads";
+            EXPECT_EQ(first, run(cpu_device(), TP_F32, impl))
+                << where(impl->name) << " with " << t << " threads";
         }
         tp_threads_set(threads);
     }

@@ -1,5 +1,6 @@
 /* run_test.cc - whole runs: resume at every step, stops, divergence, busy and foreign run directories. */
 #include "temper/run.h"
+#include "tests/engine/emulated.h"
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -102,15 +103,20 @@ class Run : public testing::Test
             snprintf(o.line, sizeof(o.line), "%s", tp_last_error());
     }
 
+    /* On the GPU of the tests: the emulated one, unless another is named. */
+    const char *device = "cpu";
+
     Outcome run(const std::string &out, bool resume, int stop_step, std::vector<const char *> sets = {})
     {
         return in_child([&] {
             Outcome o;
+            use_test_module();
             auto r = std::make_unique<tp_recipe>();
             const std::string where = dir + "/" + out;
             tp_run_opts opts = TP_RUN_OPTS_INIT;
             opts.data = data.c_str();
             opts.out = where.c_str();
+            opts.device = device;
             opts.resume = resume;
             opts.stop = &stop;
             opts.report = on_report;
@@ -177,6 +183,139 @@ TEST_F(Run, StepsInOneLaunchAreStepsOneByOne)
         ASSERT_EQ(many.st, TP_OK) << many.line;
         EXPECT_STREQ(many.hash, one.hash) << length;
     }
+}
+
+/* ---- the same on a GPU ---- */
+
+/* Loss of each report of metrics.jsonl. */
+std::vector<double> losses(const std::string &lines)
+{
+    std::vector<double> all;
+    for (size_t at = lines.find("\"loss\":"); at != std::string::npos; at = lines.find("\"loss\":", at + 1))
+        all.push_back(std::strtod(lines.c_str() + at + 7, nullptr));
+    return all;
+}
+
+/* Both compute in float32, sums in another order. A step's relative difference is of the order of sqrt(n) *
+ * 2^-24 for its longest sum (n under 10^5: 2e-5), and steps add up: 20 of them stay under 4e-4 unless
+ * something is wrong. */
+const double curve_tolerance = 4e-4;
+
+TEST_F(Run, AGpuFollowsTheLossCurveOfTheCpu)
+{
+    struct {
+        const char *name, *recipe, *data;
+        std::vector<const char *> sets;
+    } models[] = {
+        {"chicago",
+         "/recipes/chicago.yaml",
+         "/datasets/chicago.h5",
+         {"train.epochs=2", "train.report=1", "train.precision=fp32"}},
+        {"cnn", nullptr, nullptr, {"train.precision=fp32"}},
+    };
+    for (auto &m : models) {
+        if (m.recipe != nullptr) {
+            recipe = std::string(TEMPER_SOURCE_DIR) + m.recipe;
+            data = std::string(TEMPER_SOURCE_DIR) + m.data;
+        } else {
+            recipe = dir + "/recipe.yaml";
+            data = dir + "/images.h5";
+        }
+        device = "cpu";
+        const Outcome cpu = run(std::string(m.name) + "-cpu", false, -1, m.sets);
+        device = "cuda";
+        const Outcome gpu = run(std::string(m.name) + "-gpu", false, -1, m.sets);
+        ASSERT_EQ(cpu.st, TP_OK) << cpu.line;
+        ASSERT_EQ(gpu.st, TP_OK) << gpu.line;
+        const auto want = losses(slurp(dir + "/" + m.name + "-cpu/metrics.jsonl")),
+                   got = losses(slurp(dir + "/" + m.name + "-gpu/metrics.jsonl"));
+        ASSERT_GE(want.size(), 20u);
+        ASSERT_EQ(got.size(), want.size());
+        for (size_t i = 0; i < 20; i++)
+            EXPECT_NEAR(got[i], want[i], curve_tolerance * want[i]) << m.name << " step " << i;
+        for (int i = 0; i < cpu.result.test.n; i++)
+            EXPECT_NEAR(gpu.result.test.values[i], cpu.result.test.values[i],
+                        1e-3 * (1 + std::fabs(cpu.result.test.values[i])))
+                << m.name << " " << cpu.result.test.names[i];
+    }
+}
+
+TEST_F(Run, AGpuResumesBitForBit)
+{
+    device = "cuda";
+    const Outcome whole = run("whole", false, -1), again = run("again", false, -1);
+    ASSERT_EQ(whole.st, TP_OK) << whole.line;
+    EXPECT_STREQ(again.hash, whole.hash);
+    EXPECT_STREQ(whole.result.precision, "tf32");
+    for (const int k : {1, 2, 7, 13, 19}) {
+        const std::string out = "stop" + std::to_string(k);
+        EXPECT_EQ(run(out, false, k).st, TP_ESTOPPED);
+        EXPECT_STREQ(run(out, true, -1).hash, whole.hash) << "step " << k;
+    }
+    EXPECT_STREQ(run("one", false, -1, {"train.steps_per_launch=1", "train.report=1000"}).hash, whole.hash);
+    EXPECT_STREQ(run("many", false, -1, {"train.steps_per_launch=5", "train.report=1000"}).hash, whole.hash);
+}
+
+TEST_F(Run, AGpuStreamsWhatDoesNotFit)
+{
+    device = "cuda";
+    const Outcome whole = run("whole", false, -1, {"data.resident_bytes=1"});
+    ASSERT_EQ(whole.st, TP_OK) << whole.line;
+    EXPECT_EQ(run("stop", false, 7, {"data.resident_bytes=1"}).st, TP_ESTOPPED);
+    EXPECT_STREQ(run("stop", true, -1, {"data.resident_bytes=1"}).hash, whole.hash);
+}
+
+TEST_F(Run, AGpuWithoutTheLibrariesTrainsToo)
+{
+    device = "cuda";
+    setenv("TEMPER_EMU_NO_LIBRARIES", "1", 1);
+    const Outcome own = run("own", false, -1, {"train.precision=fp32"});
+    unsetenv("TEMPER_EMU_NO_LIBRARIES");
+    const Outcome library = run("library", false, -1, {"train.precision=fp32"});
+    ASSERT_EQ(own.st, TP_OK) << own.line;
+    ASSERT_EQ(library.st, TP_OK) << library.line;
+    EXPECT_NEAR(own.result.test.values[0], library.result.test.values[0], 1e-3);
+}
+
+TEST_F(Run, AGpuShortOfMemoryTriesMoreMicroBatches)
+{
+    device = "cuda";
+    setenv("TEMPER_EMU_NO_LIBRARIES", "1", 1);
+    setenv("TEMPER_EMU_MEMORY", "120000", 1);
+    const Outcome fixed = run("fixed", false, -1, {"train.accumulate=1"});
+    EXPECT_EQ(fixed.st, TP_ENOMEM) << fixed.line;
+    EXPECT_NE(std::string(fixed.line).find("bytes asked"), std::string::npos) << fixed.line;
+    const Outcome smaller = run("auto", false, -1, {"train.accumulate=1", "train.micro_batch=auto"});
+    EXPECT_EQ(smaller.st, TP_OK) << smaller.line;
+    EXPECT_NE(slurp(dir + "/auto/log.txt").find("micro-batches a step"), std::string::npos);
+    unsetenv("TEMPER_EMU_MEMORY");
+    unsetenv("TEMPER_EMU_NO_LIBRARIES");
+}
+
+TEST_F(Run, ALostGpuEndsTheRunWithTheLastCheckpointIntact)
+{
+    device = "cuda";
+    const Outcome whole = run("whole", false, -1, {"train.save=1"});
+    ASSERT_EQ(whole.st, TP_OK) << whole.line;
+    int lost = 0;
+    for (const int call : {400, 600, 800, 1000}) {
+        const std::string out = "lost" + std::to_string(call), fail = std::to_string(call) + ":719";
+        setenv("TEMPER_EMU_FAIL", fail.c_str(), 1);
+        const Outcome o = run(out, false, -1, {"train.save=1"});
+        unsetenv("TEMPER_EMU_FAIL");
+        lost += o.st == TP_EDEVICE;
+        EXPECT_TRUE(o.st == TP_OK || o.st == TP_EDEVICE) << call << ": " << o.line;
+        if (o.st != TP_EDEVICE)
+            continue;
+        EXPECT_EQ(tp_status_exit_code(o.st), 69);
+        EXPECT_NE(std::string(o.line).find("the GPU is lost to this process"), std::string::npos) << o.line;
+        const Outcome rest = run(out, true, -1, {"train.save=1"});
+        EXPECT_TRUE(rest.st == TP_OK || rest.st == TP_ENOENT) << rest.line;
+        if (rest.st == TP_OK) {
+            EXPECT_STREQ(rest.hash, whole.hash) << call;
+        }
+    }
+    EXPECT_GT(lost, 0);
 }
 
 TEST_F(Run, TheSeedChangesTheWeightsAndRepeatingDoesNot)
