@@ -4,7 +4,8 @@
     tests/scripts/mutate.py [FIRST [LAST]]     numbers of the mutations to try; all by default
 
 Format of the list: a line "@ file | test program | filter", then a line beginning with "-" that holds a piece of the
-file (it must occur there once) and one beginning with "+" that holds what to put in its place. "#" begins a comment.
+file (it must occur there once) and one beginning with "+" that holds what to put in its place; \\n stands for the end of
+a line. "#" begins a comment.
 Exit status 1 if a mutation survives, does not compile or no longer fits the source.
 """
 
@@ -28,9 +29,9 @@ def read_list():
         if line.startswith("@"):
             head = [part.strip() for part in line[1:].split("|")]
         elif line.startswith("-"):
-            old = line[1:].strip()
+            old = line[1:].strip().replace("\\n", "\n")
         elif line.startswith("+"):
-            mutations.append((*head, old, line[1:].strip()))
+            mutations.append((*head, old, line[1:].strip().replace("\\n", "\n")))
         elif line.strip() and not line.startswith("#"):
             sys.exit(f"tests/mutations.txt:{number}: not understood: {line}")
     return mutations
@@ -51,8 +52,10 @@ def prepare(programs):
     for name in COPIED:
         path = ROOT / name
         (shutil.copytree if path.is_dir() else shutil.copy2)(path, WORK / "source" / name)
-    command = ["cmake", "--compile-no-warning-as-error", "-S", str(WORK / "source"), "-B", str(WORK / "build"), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Mutate",
-               "-DCMAKE_C_FLAGS=-O1", "-DCMAKE_CXX_FLAGS=-O0", "-DTEMPER_NVCC=FALSE"]  # fmt: skip; a mutation may leave a variable unused
+    # A mutation may leave a variable unused.
+    command = ["cmake", "--compile-no-warning-as-error", "-S", str(WORK / "source"), "-B", str(WORK / "build"),
+               "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Mutate", "-DCMAKE_C_FLAGS=-O1", "-DCMAKE_CXX_FLAGS=-O0",
+               "-DTEMPER_NVCC=FALSE"]  # fmt: skip
     if shutil.which("ccache"):
         command += [f"-DCMAKE_{language}_COMPILER_LAUNCHER=ccache" for language in ("C", "CXX")]
     for step in (command, ["ninja", "-C", str(WORK / "build"), *programs]):
