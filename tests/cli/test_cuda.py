@@ -1,0 +1,120 @@
+#!/usr/bin/python3
+"""The command on GPUs that are there, and that are not: devices, what is said and with which exit code. The GPUs are
+emulated on the CPU (tests/emu).
+
+    tests/cli/test_cuda.py PATH_OF_TEMPER PATH_OF_THE_EMULATED_MODULE
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MODULE = sys.argv.pop() if len(sys.argv) > 2 else ""
+TEMPER = sys.argv.pop() if len(sys.argv) > 1 else "temper"
+CHICAGO = str(ROOT / "recipes" / "chicago.yaml")
+QUICK = ["--set", "train.epochs=1", "--set", "train.batch=4096"]
+
+
+def temper(*words, **variables):
+    env = {**os.environ, "TEMPER_CUDA_MODULE": MODULE, **variables}
+    return subprocess.run([TEMPER, *words], capture_output=True, text=True, timeout=250, cwd=ROOT, env=env)
+
+
+class Devices(unittest.TestCase):
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="temper-cuda-"))
+        self.addCleanup(shutil.rmtree, self.dir)
+
+    def check_fails(self, done, code, *words):
+        """One line on stderr that holds all words, nothing on stdout, this exit code."""
+        self.assertEqual(done.returncode, code, done.stderr + done.stdout)
+        self.assertEqual((done.stdout, len(done.stderr.splitlines())), ("", 1), done.stderr)
+        for word in words:
+            self.assertIn(word, done.stderr)
+
+    def test_the_command_links_no_cuda_library(self):
+        for file in (TEMPER, next(pathlib.Path(TEMPER).parent.glob("libtemper.so"))):
+            linked = subprocess.run(["ldd", file], capture_output=True, text=True, check=True).stdout
+            for name in ("cuda", "cublas", "cudnn", "nvidia"):
+                self.assertNotIn(name, linked)
+
+    def test_a_gpu_is_listed_with_what_it_has(self):
+        (cpu, gpu) = json.loads(temper("devices", "--json").stdout)
+        self.assertEqual((cpu["device"], gpu["device"]), ("cpu", "cuda:0"))
+        self.assertEqual((gpu["capability"], gpu["multiprocessors"], gpu["driver"]), (90, 1, "13.0"))
+        self.assertGreaterEqual(gpu["memory_bytes"], gpu["free_bytes"])
+        self.assertEqual((gpu["cublaslt"], gpu["cudnn"]), ("13.0.0", "9.13.0"))
+        self.assertIn("emulated on the CPU", temper("devices").stdout)
+
+    def test_a_library_that_is_missing_is_a_line_and_no_error(self):
+        done = temper("devices", TEMPER_EMU_NO_LIBRARIES="1")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertIn("cuBLASLt not used: ", done.stdout)
+        self.assertIn("cuDNN not used: ", done.stdout)
+
+    def test_several_gpus(self):
+        self.assertEqual(len(temper("devices", TEMPER_EMU_DEVICES="3").stdout.splitlines()), 4)
+        run = temper("train", CHICAGO, *QUICK, "--device", "cuda:2", "--json", TEMPER_EMU_DEVICES="3")
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertTrue(json.loads(run.stdout)["device"].startswith("cuda:2: "))
+        self.check_fails(temper("train", CHICAGO, "--device", "cuda:3", TEMPER_EMU_DEVICES="3"), 69, "cuda:3", "3 GPUs")
+
+    def test_why_there_is_no_gpu(self):
+        """Each reason: in one line with exit 69 for cuda, in the line that auto begins with."""
+        reasons = [
+            ({"TEMPER_CUDA_MODULE": "/nowhere/libtemper_cuda.so"}, "no GPU: no module: /nowhere/libtemper_cuda.so"),
+            ({"TEMPER_CUDA_MODULE": "libm.so.6"}, "no GPU: module libm.so.6 is not of this version of Temper"),
+            ({"TEMPER_EMU_FAIL": "1:35"}, "no GPU: the NVIDIA driver is too old: it knows CUDA 13.0, 13.0 is wanted"),
+            ({"TEMPER_EMU_DEVICES": "0"}, "no GPU: the NVIDIA driver finds none"),
+            ({"TEMPER_EMU_FAIL": "1:999"}, "device count"),
+        ]
+        for variables, words in reasons:
+            self.check_fails(temper("train", CHICAGO, "--device", "cuda", **variables), 69, words)
+            devices = temper("devices", **variables)
+            self.assertEqual((devices.returncode, devices.stderr), (0, ""), words)
+            self.assertIn(words, devices.stdout)
+            fallen_back = temper("train", CHICAGO, *QUICK, **variables)
+            self.assertEqual(fallen_back.returncode, 0, fallen_back.stderr)
+            self.assertRegex(fallen_back.stdout.splitlines()[0], r"^on cpu: .*; fp32$")
+            self.assertIn(words, fallen_back.stdout.splitlines()[0])
+
+    def test_auto_takes_the_gpu_and_says_so(self):
+        run = temper("train", CHICAGO, *QUICK, "--out", str(self.dir / "run"))
+        self.assertEqual(run.returncode, 0, run.stderr)
+        self.assertRegex(run.stdout.splitlines()[0], r"^on cuda:0: emulated on the CPU, .*; tf32$")
+        manifest = json.loads((self.dir / "run" / "manifest.json").read_text())
+        self.assertEqual(manifest["precision"], "tf32")
+        self.assertIn("resident", (self.dir / "run" / "log.txt").read_text())
+        model = str(self.dir / "run" / "model.safetensors")
+        scores = [json.loads(temper("evaluate", model, "--data", "datasets/chicago.h5", "--device", device, "--json").stdout)
+                  for device in ("cpu", "cuda")]  # fmt: skip
+        self.assertAlmostEqual(scores[0]["metrics"]["mae"], scores[1]["metrics"]["mae"], 4)
+
+    def test_precision(self):
+        for name in ("fp32", "tf32", "bf16"):
+            run = temper("train", CHICAGO, *QUICK, "--set", f"train.precision={name}")
+            self.assertEqual(run.returncode, 0, run.stderr)
+            self.assertTrue(run.stdout.splitlines()[0].endswith(f"; {name}"), run.stdout)
+        on_cpu = temper("train", CHICAGO, *QUICK, "--set", "train.precision=bf16", "--device", "cpu")
+        self.assertTrue(on_cpu.stdout.splitlines()[0].endswith("; fp32"), on_cpu.stdout)
+        self.check_fails(temper("train", CHICAGO, "--set", "train.precision=fp8"), 78, "train.precision", "fp8", "bf16")
+
+    def test_out_of_memory(self):
+        done = temper("train", CHICAGO, "--device", "cuda", TEMPER_EMU_MEMORY="50000")
+        self.check_fails(done, 70, "bytes asked", "free")
+
+    def test_every_kind_of_loss_of_the_gpu(self):
+        for call in (20, 60):
+            for error in (214, 700, 719, 999):
+                done = temper("train", CHICAGO, *QUICK, "--quiet", "--device", "cuda", TEMPER_EMU_FAIL=f"{call}:{error}")
+                self.check_fails(done, 69, f"error {error}", "the GPU is lost to this process")
+
+
+if __name__ == "__main__":
+    unittest.main()
