@@ -19,7 +19,10 @@
 #define SLOW_FALLBACK 1.0   /* the same for the plain reference beside a faster implementation */
 #define GROUP_ROWS    64
 #define GROUP_BYTES   (size_t)(512 << 20)
-#define GEMM_SIDE     1024
+#define GEMM_SIDE     1024 /* on the CPU; a GPU of many multiprocessors takes the larger, others the smaller */
+#define GEMM_LARGE    8192
+#define GEMM_SMALL    128
+#define MANY_UNITS    8
 #define ROOF_RUNS     10
 
 typedef struct row {
@@ -48,8 +51,19 @@ typedef struct bench {
 
 /* ---- the roofline of the device ---- */
 
-static size_t cache_bytes(void)
+static int gpu_units(const bench *b)
 {
+    tp_device_info info;
+    return tp_device_kind_of(b->dev) == TP_CUDA && tp_device_gpu_info(0, &info) == TP_OK
+               ? info.multiprocessors
+               : 0;
+}
+
+static size_t cache_bytes(const bench *b)
+{
+    if (gpu_units(b) > 0)
+        return gpu_units(b) < MANY_UNITS ? (size_t)1 << 20
+                                         : (size_t)512 << 20; /* L2 caches are under 128 MiB */
     const long n = sysconf(_SC_LEVEL3_CACHE_SIZE);
     const size_t least = (size_t)32 << 20, most = (size_t)512 << 20;
     return n < (long)least ? least : ((size_t)n > most ? most : (size_t)n);
@@ -77,9 +91,16 @@ done:
     return st;
 }
 
+static int gemm_side(const bench *b)
+{
+    const int units = gpu_units(b);
+    return units == 0 ? GEMM_SIDE : (units < MANY_UNITS ? GEMM_SMALL : GEMM_LARGE);
+}
+
 static tp_status measure_roofline(bench *b)
 {
-    const long long rows = (long long)(cache_bytes() / sizeof(float) / 65536);
+    const int side = gemm_side(b);
+    const long long rows = (long long)(cache_bytes(b) / sizeof(float) / 65536);
     char line[TP_BENCH_TEXT];
     bench_single gemm;
     double seconds;
@@ -88,7 +109,7 @@ static tp_status measure_roofline(bench *b)
     TP_TRY(best_of(b->dev, line, &b->flush, &seconds));
     b->flush_bytes = bench_single_cost(&b->flush).bytes;
     b->copy_rate = b->flush_bytes / seconds;
-    snprintf(line, sizeof(line), "gemm %dx%d,%dx%d", GEMM_SIDE, GEMM_SIDE, GEMM_SIDE, GEMM_SIDE);
+    snprintf(line, sizeof(line), "gemm %dx%d,%dx%d", side, side, side, side);
     gemm = (bench_single){0};
     const tp_status st = best_of(b->dev, line, &gemm, &seconds);
     if (st == TP_OK)

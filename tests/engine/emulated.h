@@ -12,9 +12,9 @@
 /* From here on this process opens GPUs through the module of the tests. */
 inline const char *use_test_module()
 {
-    const char *file = std::getenv("TEMPER_TEST_CUDA_MODULE");
-    if (file != nullptr)
-        setenv("TEMPER_CUDA_MODULE", file, 1);
+    const char *named = std::getenv("TEMPER_TEST_CUDA_MODULE"),
+               *file = named != nullptr ? named : TEMPER_EMULATED_MODULE;
+    setenv("TEMPER_CUDA_MODULE", file, 1);
     return file;
 }
 

@@ -17,8 +17,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "mutate"
-ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS="1",
-                   TEMPER_TEST_CUDA_MODULE=str(WORK / "build" / "tests" / "libtemper_cuda_emu.so"))  # fmt: skip
+ENVIRONMENT = dict(os.environ, OMP_NUM_THREADS="1")
 COPIED = ["CMakeLists.txt", "benchmarks", "cmake", "datasets", "host", "include", "kernels", "recipes", "tests", "README.md",
           "LICENSE"]  # fmt: skip
 
