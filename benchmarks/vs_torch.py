@@ -1,0 +1,245 @@
+#!/usr/bin/python3
+"""Temper beside PyTorch: the same nets, data, batch and precision in both, one process each, in turns.
+
+    benchmarks/vs_torch.py --device cuda --temper build/release/temper --out vs_torch.csv [--only mlp32 cnn]
+
+A row: net, batch, precision, device, side (temper, eager, compile), rounds, samples/s (median, lowest, highest), seconds from
+the start of the process to the end of the first step (median), and Temper's samples/s over this side's. A side that cannot run
+is a row that says why, without numbers. Needs python3-torch and python3-h5py; compile needs PyTorch 2.
+"""
+
+import argparse
+import csv
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+FIELDS = ["net", "batch", "precision", "device", "side", "rounds", "samples_per_second", "lowest", "highest",
+          "first_step_seconds", "temper_over_this", "note"]  # fmt: skip
+
+
+def mlp(widths):
+    return f"{{builder: mlp, hidden: {widths}, activation: relu}}"
+
+
+CNN = """{layers: [
+    {conv: {filters: 32, kernel: 3, padding: 1, no_bias: true}}, batch_norm, relu, {max_pool: {kernel: 2}},
+    {conv: {filters: 48, kernel: 3, padding: 1, no_bias: true}}, batch_norm, relu, {max_pool: {kernel: 2}},
+    {conv: {filters: 96, kernel: 3, padding: 1, no_bias: true}}, batch_norm, relu, {max_pool: {kernel: 2}},
+    flatten, {dense: {units: 128}}, relu, {dense: {units: 10}}]}"""
+
+# name: inputs of a sample, classes (0: regression), rows, batch, precision, Temper's model
+NETS = {
+    "mlp32": ((32,), 0, 262144, 1024, "tf32", mlp([64, 64])),
+    "mlp100": ((100,), 0, 262144, 1024, "tf32", mlp([512, 512, 256])),
+    "mlp100-large": ((100,), 0, 262144, 16384, "tf32", mlp([512, 512, 256])),
+    "embedding": ("ids", 0, 1048576, 65536, "tf32", "{builder: tabular, hidden: [256, 128]}"),
+    "cnn": ((1, 28, 28), 10, 60000, 512, "tf32", CNN),
+    "resnet18": ((3, 32, 32), 10, 50000, 512, "bf16", "{builder: resnet18}"),
+}
+
+TORCH = '''
+import sys, time
+begin = time.perf_counter()
+import json, h5py, torch
+from torch import nn
+spec = json.loads(sys.argv[1])
+device = torch.device(spec["device"])
+torch.manual_seed(1)
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = spec["precision"] != "fp32"
+
+class Block(nn.Module):
+    def __init__(self, c, m, stride):
+        super().__init__()
+        self.a = nn.Sequential(nn.Conv2d(c, m, 3, stride, 1, bias=False), nn.BatchNorm2d(m), nn.ReLU(),
+                               nn.Conv2d(m, m, 3, 1, 1, bias=False), nn.BatchNorm2d(m))
+        self.b = nn.Identity() if c == m and stride == 1 else nn.Sequential(
+            nn.Conv2d(c, m, 1, stride, bias=False), nn.BatchNorm2d(m))
+    def forward(self, x):
+        return torch.relu(self.a(x) + self.b(x))
+
+class Tabular(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.e = nn.Embedding(150000, 32, sparse=True)
+        self.n = nn.Sequential(nn.Linear(32, 256), nn.ReLU(), nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 1))
+    def forward(self, x):
+        return self.n(self.e(x))
+
+def dense(widths):
+    layers = []
+    for i, o in zip(widths, widths[1:]):
+        layers += [nn.Linear(i, o), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+def conv(c, m):
+    return [nn.Conv2d(c, m, 3, padding=1, bias=False), nn.BatchNorm2d(m), nn.ReLU(), nn.MaxPool2d(2)]
+
+def resnet():
+    widths = [(64, 64, 1), (64, 64, 1), (64, 128, 2), (128, 128, 1), (128, 256, 2), (256, 256, 1), (256, 512, 2), (512, 512, 1)]
+    return nn.Sequential(nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(), *[Block(*w) for w in widths],
+                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 10))
+
+net = {"mlp32": lambda: dense([32, 64, 64, 1]), "mlp100": lambda: dense([100, 512, 512, 256, 1]),
+       "mlp100-large": lambda: dense([100, 512, 512, 256, 1]), "embedding": Tabular,
+       "cnn": lambda: nn.Sequential(*conv(1, 32), *conv(32, 48), *conv(48, 96), nn.Flatten(), nn.Linear(864, 128), nn.ReLU(),
+                                    nn.Linear(128, 10)),
+       "resnet18": resnet}[spec["net"]]().to(device)
+with h5py.File(spec["data"]) as f:
+    x, y = torch.from_numpy(f["x"][:]).to(device), torch.from_numpy(f["y"][:]).to(device)
+if x.ndim == 4:
+    net, x = net.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+sparse = [p for n, p in net.named_parameters() if n == "e.weight"]
+rest = [p for n, p in net.named_parameters() if n != "e.weight"]
+fused = {"fused": True} if device.type == "cuda" else {}
+optimizers = [torch.optim.AdamW(rest, lr=1e-3, **fused)] + ([torch.optim.SparseAdam(sparse, lr=1e-3)] if sparse else [])
+loss_of = nn.functional.cross_entropy if spec["classes"] else nn.functional.mse_loss
+run = torch.compile(net, mode="reduce-overhead") if spec["compile"] else net
+batch, n = spec["batch"], len(x)
+order = torch.randperm(n, device=device)
+
+def step(i):
+    at = order[i * batch % (n - batch + 1):][:batch]
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=spec["precision"] == "bf16"):
+        loss = loss_of(run(x[at]), y[at])
+    for o in optimizers:
+        o.zero_grad(set_to_none=True)
+    loss.backward()
+    for o in optimizers:
+        o.step()
+    return loss
+
+def wait():
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+step(0); wait()
+first = time.perf_counter() - begin
+for i in range(min(20, spec["steps"])):
+    step(i)
+wait()
+begin = time.perf_counter()
+for i in range(spec["steps"]):
+    step(i)
+wait()
+print(json.dumps({"samples_per_second": spec["steps"] * batch / (time.perf_counter() - begin), "first": first}))
+'''
+
+
+def make_data(path, shape, classes, rows):
+    import h5py
+    import numpy
+
+    draw = numpy.random.default_rng(1)
+    with h5py.File(path, "w") as file:
+        if shape == "ids":
+            file["x"] = draw.integers(0, 150000, rows)
+        else:
+            file["x"] = draw.standard_normal((rows, *shape), "f4")
+        file["y"] = draw.integers(0, classes, rows) if classes else draw.standard_normal((rows, 1), "f4")
+
+
+def write_recipe(path, shape, classes, batch, precision, model, epochs):
+    model = " ".join(model.split())
+    kind = "ids, categories: 150000" if shape == "ids" else ("image" if len(shape) == 3 else "dense")
+    if shape == "ids":
+        model = model.replace("}", ", embedding_dim: 32}")
+    path.write_text(textwrap.dedent(f"""\
+        data:
+          inputs: [{{name: x, kind: {kind}}}]
+          target: {{name: "y", kind: {"class" if classes else "regression"}}}
+          split: {{by: fraction, validation: 0, test: 0}}
+        model: {model}
+        objective: {{loss: {"softmax_cross_entropy" if classes else "mse"}}}
+        optimizer: {{adamw: {{lr: 1e-3}}}}
+        train: {{batch: {batch}, epochs: {epochs}, precision: {precision}, seed: 1}}
+        """))
+
+
+def run_temper(options, recipe, data):
+    command = [options.temper, "train", str(recipe), "--data", str(data), "--device", options.device]
+    begin = time.perf_counter()
+    process = subprocess.Popen([*command, "--set", "train.report=1", "--set", "train.epochs=1"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    first = None
+    for line in process.stdout:
+        if line.startswith("step "):
+            first = time.perf_counter() - begin
+            break
+    process.kill()
+    process.communicate()
+    done = subprocess.run([*command, "--json", "--quiet"], capture_output=True, text=True)
+    if done.returncode != 0 or first is None:
+        return {"note": (done.stderr.strip().splitlines() or ["no step"])[-1]}
+    return {"samples_per_second": json.loads(done.stdout.splitlines()[-1])["samples_per_second"], "first": first}
+
+
+def run_torch(spec):
+    done = subprocess.run([sys.executable, "-c", TORCH, json.dumps(spec)], capture_output=True, text=True)
+    if done.returncode != 0:
+        return {"note": (done.stderr.strip().splitlines() or ["failed"])[-1][:200]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(options, name, folder):
+    """Rounds of every side of one net, in turns."""
+    shape, classes, rows, batch, precision, model = NETS[name]
+    rows = min(rows, options.rows)
+    batch = min(batch, rows)
+    steps = max(options.samples // batch, 5)
+    data, recipe = folder / f"{name}.h5", folder / f"{name}.yaml"
+    make_data(data, shape, classes, rows)
+    write_recipe(recipe, shape, classes, batch, precision, model, max(1, steps * batch // rows))
+    spec = {"net": name, "data": str(data), "device": options.device, "batch": batch, "classes": classes,
+            "precision": precision, "steps": steps}  # fmt: skip
+    sides = {"temper": lambda: run_temper(options, recipe, data), "eager": lambda: run_torch({**spec, "compile": False}),
+             "compile": lambda: run_torch({**spec, "compile": True})}  # fmt: skip
+    results = {side: [] for side in sides}
+    for _ in range(options.rounds):
+        for side, run in sides.items():
+            if not any("note" in r for r in results[side]):
+                results[side].append(run())
+    return batch, precision, results
+
+
+def row_of(name, batch, precision, device, side, runs, own):
+    row = {"net": name, "batch": batch, "precision": precision, "device": device, "side": side, "rounds": len(runs)}
+    if any("note" in r for r in runs):
+        return {**row, "rounds": 0, "note": "skipped: " + next(r["note"] for r in runs if "note" in r)}
+    rates = [r["samples_per_second"] for r in runs]
+    middle = statistics.median(rates)
+    return {**row, "samples_per_second": round(middle), "lowest": round(min(rates)), "highest": round(max(rates)),
+            "first_step_seconds": round(statistics.median(r["first"] for r in runs), 3),
+            "temper_over_this": round(own / middle, 2) if own else ""}  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--temper", default="temper")
+    parser.add_argument("--only", nargs="+", default=list(NETS), choices=list(NETS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--samples", type=int, default=1 << 20, help="of a timed run, about")
+    parser.add_argument("--rows", type=int, default=1 << 20, help="of a data set, at most")
+    parser.add_argument("--out", default="vs_torch.csv")
+    options = parser.parse_args()
+    with open(options.out, "w", newline="") as file, tempfile.TemporaryDirectory() as folder:
+        rows = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        rows.writeheader()
+        for name in options.only:
+            batch, precision, results = measure(options, name, pathlib.Path(folder))
+            own = [r["samples_per_second"] for r in results["temper"] if "note" not in r]
+            for side, runs in results.items():
+                row = row_of(name, batch, precision, options.device, side, runs, statistics.median(own) if own else 0)
+                rows.writerow(row)
+                print(", ".join(f"{k} {v}" for k, v in row.items() if v != ""), flush=True)
+            file.flush()
+
+
+if __name__ == "__main__":
+    main()
