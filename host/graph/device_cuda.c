@@ -58,7 +58,7 @@ static void load(void)
     module = get != NULL ? get(&host) : NULL;
     if (module == NULL || module->abi != host.abi) {
         module = NULL;
-        snprintf(why, sizeof(why), "no GPU: module %s is not of this version of Temper", file);
+        snprintf(why, sizeof(why), "no GPU: module %.150s is not of this version of Temper", file);
     }
 }
 

@@ -200,9 +200,16 @@ static tp_cost cost_embedding(const tp_call *c)
 }
 
 static const tp_embedding_attr v11 = {11}, v1000 = {1000};
-static const tp_case cases_embedding[] = {{"11x5,7:i64", -1.0, 1.0, 11, NULL, 0, 0},
-                                          {"11x1,3x2:i32", -1.0, 1.0, 11, NULL, 0, 0},
-                                          {"1000x33,257:i64", -1.0, 1.0, 1000, NULL, 0, 0}};
+static const tp_case cases_embedding[] = {
+    {"11x5,7:i64", -1.0, 1.0, 11, NULL, 0, 0},
+    {"11x1,3x2:i32", -1.0, 1.0, 11, NULL, 0, 0},
+    {"11x3,7:i16", -1.0, 1.0, 11, NULL, 0, 0},
+    {"11x3,7:i8", -1.0, 1.0, 11, NULL, 0, 0},
+    {"11x3,7:u64", -1.0, 1.0, 11, NULL, 0, 0},
+    {"11x3,7:u32", -1.0, 1.0, 11, NULL, 0, 0},
+    {"11x3,7:u16", -1.0, 1.0, 11, NULL, 0, 0},
+    {"11x3,7:u8", -1.0, 1.0, 20, NULL, 0, 0}, /* some are out of range */
+    {"1000x33,257:i64", -1.0, 1.0, 1000, NULL, 0, 0}};
 static const tp_case cases_grad[] = {{"7:i64,7x5", -1.0, 1.0, 11, &v11, 0, 0},
                                      {"30x2:i32,30x2x3", -1.0, 1.0, 11, &v11, 0, 0},
                                      {"257:i64,257x33", -1.0, 1.0, 40, &v1000, 0, 0}};

@@ -379,6 +379,7 @@ static const tp_case cases_matmul[] = {
     {"7x5,3x7", -1.0, 1.0, 0, &tt, 0, 0},       {"2x4x5x6,4x6x3", -1.0, 1.0, 0, &nn, 0, 0},
     {"3x5x6,1x3x6", -1.0, 1.0, 0, &nt, 0, 0},   {"2x6x5,6x3", -1.0, 1.0, 0, &tn, 0, 0},
     {"67x129,129x33", -1.0, 1.0, 0, &nn, 0, 0}, {"3x0,0x4", -1.0, 1.0, 0, &nn, 0, TP_CASE_NO_GRAD},
+    {"5x1100,1100x7", -1.0, 1.0, 0, &nn, 0, 0}, {"64x128x3,64x3x130", -1.0, 1.0, 0, &nn, 0, TP_CASE_NO_GRAD},
 };
 static const tp_gemm_attr dense = {0, 1, TP_ACT_NONE}, dense_relu = {0, 1, TP_ACT_RELU},
                           dense_tanh = {0, 1, TP_ACT_TANH}, dense_sigmoid = {0, 1, TP_ACT_SIGMOID},
@@ -393,6 +394,7 @@ static const tp_case cases_gemm[] = {
     {"5x6,8x5,-", -1.0, 1.0, 0, &both, 0, 0},
     {"65x57,64x57,64", -1.0, 1.0, 0, &dense_relu, 0, 0},
     {"3x0,4x0,4", -1.0, 1.0, 0, &dense_tanh, 0, TP_CASE_NO_GRAD},
+    {"6x1100,5x1100,5", -1.0, 1.0, 0, &dense_relu, 0, 0},
 };
 
 static const tp_impl matmul_dnnl = {"onednn", matmul_prepare, linear_run, linear_release, TP_IMPL_LIBRARY};

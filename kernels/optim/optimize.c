@@ -318,15 +318,26 @@ static const tp_case cases_optimize[] = {
     {"1,1:i64,2,2x2,7,33x65,7,33x65,7,33x65", 0.1, 1.0, 9, &a_lion, 2e-6, 0},
     {"1,1:i64,2,2x2,7,33x65,7,33x65,7,33x65,7,33x65", 0.1, 1.0, 9, &a_rms, 2e-5, 0},
     {"1,1:i64,2,1x2,3*17", 0.1, 1.0, 9, &a_ada, 2e-6, 0},
+    /* zeros and ones: in some the step is not to be applied */
+    {"1,1:i64,2,1x2,3*17", 0.0, 2.0, 9, &a_ada, 2e-6, TP_CASE_WHOLE},
+    {"1,1:i64,2,1x2,3*19", 0.0, 2.0, 9, &a_sgd, 2e-6, TP_CASE_WHOLE},
+    {"1,1:i64,2,1x2,3*21", 0.0, 2.0, 9, &a_lion, 2e-6, TP_CASE_WHOLE},
 };
 static const tp_case cases_optimize_rows[] = {
     {"1,1:i64,2,1x2,1000x7,1:i64,1x7,1000x7", 0.1, 1.0, 1000, &a_sgd, 2e-6, 0},
     {"1,1:i64,2,1x2,1000x16,1:i64,1x16,2*1000x16", 0.1, 1.0, 1000, &a_adamw, 2e-5, 0},
+    {"1,1:i64,2,1x2,5x7,1:i64,1x7,5x7", 0.1, 1.0, 1000, &a_sgd, 2e-6, 0}, /* the row is not there */
+    {"1,1:i64,2,1x2,40x7,1:i64,1x7,40x7", 0.0, 2.0, 40, &a_sgd, 2e-6, TP_CASE_WHOLE},
+    {"1,1:i64,2,1x2,40x7,1:i64,1x7,40x7", 0.0, 2.0, 40, &a_sgd, 2e-6, TP_CASE_WHOLE},
 };
-static const tp_case cases_count[] = {{"1:i64,2", 0.5, 1.0, 100, NULL, 0, 0}};
+static const tp_case cases_count[] = {{"1:i64,2", 0.5, 1.0, 100, NULL, 0, 0},
+                                      {"1:i64,2", 0.0, 2.0, 100, NULL, 0, TP_CASE_WHOLE},
+                                      {"1:i64,2", 0.0, 2.0, 100, NULL, 0, TP_CASE_WHOLE}};
 static const tp_ema_attr ema_attr = {0.9};
 static const tp_case cases_ema[] = {{"2,3,3", 0.5, 1.0, 0, &ema_attr, 2e-6, 0},
-                                    {"2,7,40000,7,40000", 0.5, 1.0, 0, &ema_attr, 2e-6, 0}};
+                                    {"2,7,40000,7,40000", 0.5, 1.0, 0, &ema_attr, 2e-6, 0},
+                                    {"2,7,7", 0.0, 2.0, 0, &ema_attr, 2e-6, TP_CASE_WHOLE},
+                                    {"2,7,7", 0.0, 2.0, 0, &ema_attr, 2e-6, TP_CASE_WHOLE}};
 
 static tp_status accept_any(tp_call *c, size_t *scratch)
 {

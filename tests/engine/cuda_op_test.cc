@@ -78,6 +78,29 @@ TEST_P(CudaOpCase, GivesTheSameBitsInEveryOrderAndWithAPoisonedArena)
     }
 }
 
+/* Factors rounded to 8 bits of mantissa (bf16), or 11 (tf32): each product errs by up to twice half a last
+ * place, whatever the length of the sum. */
+TEST_P(CudaOpCase, RoundsFactorsInBf16AndTf32)
+{
+    const std::string name = op->name;
+    if (name != "matmul" && name != "gemm" && name.compare(0, 4, "conv") != 0)
+        return;
+    const auto want = reference();
+    for (const tp_impl *impl : impls(gpu()))
+        for (const tp_precision precision : {TP_PRECISION_TF32, TP_PRECISION_BF16}) {
+            const auto got = run(gpu(), TP_F32, impl, false, precision);
+            if (got.empty())
+                continue;
+            const double allowed = precision == TP_PRECISION_BF16 ? 0x1p-7 : 0x1p-10;
+            double square = 0, size = 0;
+            for (size_t i = 0; i < want[0].size(); i++) {
+                square += (got[0][i] - want[0][i]) * (got[0][i] - want[0][i]);
+                size += want[0][i] * want[0][i];
+            }
+            EXPECT_LE(std::sqrt(square), allowed * std::sqrt(size) + 1e-30) << where(impl->name) << precision;
+        }
+}
+
 INSTANTIATE_TEST_SUITE_P(Ops, CudaOpCase, testing::ValuesIn(every_case()), case_name);
 
 } // namespace

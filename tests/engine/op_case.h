@@ -53,11 +53,13 @@ class OpCase : public testing::TestWithParam<Param>
 
     /* Runs the case; an empty result means the implementation declined. */
     std::vector<std::vector<double>> run(tp_device *dev, tp_dtype real, const tp_impl *impl,
-                                         bool poison = false) const
+                                         bool poison = false,
+                                         tp_precision precision = TP_PRECISION_FP32) const
     {
         CaseGraph cg(dev, op, c, real, values);
         tp_plan_opts opts = TP_PLAN_OPTS_INIT;
         opts.poison = poison;
+        opts.precision = precision;
         if (impl != nullptr) {
             opts.force_op = op->name;
             opts.force_impl = impl->name;

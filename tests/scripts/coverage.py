@@ -1,0 +1,89 @@
+#!/usr/bin/python3
+"""Lines and branches of our own kernels that the op tests reach on the emulated GPU, by gcov; fails under 95 % and 90 %.
+
+    tests/scripts/coverage.py [BUILD]      BUILD is made if it is not there (default build/coverage)
+
+Counted are the .cu and .cuh files of kernels/, as the emulated module compiles them, but for those that call NVIDIA's
+libraries. Not counted are branches that hand on an error of a launch or of a call (cuda_device_test.cc makes those fail), or
+that only an exception would take. A line of a template counts as reached if one of its instances reaches it.
+"""
+
+import collections
+import gzip
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LINES, BRANCHES = 0.95, 0.90
+LIBRARIES = {"kernels/libraries.cu", "kernels/linear/cublaslt.cu", "kernels/conv/cudnn.cu"}
+HANDS_ON = ("TP_LAUNCH", "TP_TRY", "TP_CHECK", "TP_CUDA")
+
+
+def run(*command, **options):
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command[:3]))}: exit {done.returncode}\n{(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout
+
+
+def build(folder):
+    run("cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DTEMPER_NVCC=FALSE", "-DCMAKE_BUILD_TYPE=Coverage",
+        "-DCMAKE_C_FLAGS=-O1", "-DCMAKE_CXX_FLAGS=-O0 --coverage", "-DCMAKE_SHARED_LINKER_FLAGS=--coverage",
+        "-DCMAKE_MODULE_LINKER_FLAGS=--coverage", "-DCMAKE_EXE_LINKER_FLAGS=--coverage")  # fmt: skip
+    run("cmake", "--build", folder, "--target", "engine_tests")
+
+
+def count(folder):
+    """file -> line -> times it ran, and file -> (line, number of the branch) -> times it was taken."""
+    lines, branches = collections.defaultdict(collections.Counter), collections.defaultdict(collections.Counter)
+    for data in sorted(folder.glob("tests/CMakeFiles/temper_cuda_emu.dir/**/*.cu.gcda")):
+        run("gcov", "--json-format", "--branch-probabilities", data, cwd=folder)
+    for report in folder.glob("*.gcov.json.gz"):
+        for file in json.loads(gzip.decompress(report.read_bytes()))["files"]:
+            path = pathlib.Path(file["file"])
+            if path.suffix not in (".cu", ".cuh") or ROOT / "kernels" not in path.parents:
+                continue
+            name = str(path.relative_to(ROOT))
+            if name in LIBRARIES:
+                continue
+            source = path.read_text().splitlines()
+            for line in file["lines"]:
+                lines[name][line["line_number"]] += line["count"]
+                if any(word in source[line["line_number"] - 1] for word in HANDS_ON):
+                    continue
+                for number, branch in enumerate(b for b in line["branches"] if not b["throw"]):
+                    branches[name][line["line_number"], number] += branch["count"]
+        report.unlink()
+    return lines, branches
+
+
+def share(counts):
+    return sum(n > 0 for n in counts.values()) / len(counts) if counts else 1.0
+
+
+def main():
+    folder = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "build" / "coverage").resolve()
+    build(folder)
+    for data in folder.rglob("*.gcda"):
+        data.unlink()
+    run(folder / "tests" / "engine_tests", "--gtest_brief=1", "--gtest_filter=*CudaOpCase*:CudaDevice*",
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TEMPER_TEST_SCHEDULES": "2"})  # fmt: skip
+    lines, branches = count(folder)
+    bad = 0
+    for name in sorted(lines):
+        line, branch = share(lines[name]), share(branches[name])
+        low = line < LINES or branch < BRANCHES
+        bad += low
+        missed = sorted(n for n, count in lines[name].items() if count == 0)
+        print(f"{name:36} lines {line:7.1%}  branches {branch:7.1%}{'  LOW' if low else ''}  {missed if missed else ''}")
+    all_lines = collections.Counter({(f, n): c for f in lines for n, c in lines[f].items()})
+    all_branches = collections.Counter({(f, n): c for f in branches for n, c in branches[f].items()})
+    print(f"{'all':36} lines {share(all_lines):7.1%}  branches {share(all_branches):7.1%}")
+    return 1 if bad or not lines else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
