@@ -41,5 +41,5 @@ function(tp_cuda_emulated target)
   set_source_files_properties(${TP_CUDA_SOURCES} PROPERTIES LANGUAGE CXX
     COMPILE_OPTIONS "-xc++;-include;${CMAKE_SOURCE_DIR}/tests/emu/libraries_emu.h")
   target_link_libraries(${target} PRIVATE tp_sanitize)
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wno-clobbered -ffp-contract=off)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -ffp-contract=off)
 endfunction()
