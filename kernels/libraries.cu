@@ -1,8 +1,13 @@
 /* libraries.cu - opens cuBLASLt and cuDNN. */
 #include "kernels/libraries.cuh"
+#include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void *open_library(const char *soname, char *why, size_t size)
 {
@@ -95,4 +100,83 @@ void tp_libraries_describe(char *blas_text, size_t blas_size, char *dnn_text, si
         snprintf(dnn_text, dnn_size, "%zu.%zu.%zu", v / 10000, v / 100 % 100, v % 100);
     } else
         snprintf(dnn_text, dnn_size, "%s", cudnn.why);
+}
+
+/* ---- choices ---- */
+
+#define KEY_BYTES  384
+#define PATH_BYTES 4096
+
+/* The folder is made if it is not there. */
+static int choices_path(char *path, int make)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n;
+
+    if (cache != nullptr && cache[0] == '/')
+        n = snprintf(path, PATH_BYTES, "%s/temper", cache);
+    else if (home != nullptr && home[0] == '/')
+        n = snprintf(path, PATH_BYTES, "%s/.cache/temper", home);
+    else
+        return 0;
+    if (n + 16 > PATH_BYTES)
+        return 0;
+    for (char *slash = strchr(path + 1, '/'); make && slash != nullptr; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        (void)mkdir(path, 0700);
+        *slash = '/';
+    }
+    if (make)
+        (void)mkdir(path, 0700);
+    snprintf(path + n, PATH_BYTES - (size_t)n, "/algorithms");
+    return 1;
+}
+
+/* A line: 128 hexadecimal digits, a space, the key. */
+static int read_choice(const char *line, const char *key, unsigned char *choice)
+{
+    if (strlen(line) < 2 * TP_CHOICE_BYTES + 1 || strcmp(line + 2 * TP_CHOICE_BYTES + 1, key) != 0)
+        return 0;
+    for (int i = 0; i < TP_CHOICE_BYTES; i++) {
+        unsigned byte;
+        if (sscanf(line + 2 * i, "%2x", &byte) != 1)
+            return 0;
+        choice[i] = (unsigned char)byte;
+    }
+    return 1;
+}
+
+int tp_choice_find(const char *key, unsigned char *choice)
+{
+    char path[PATH_BYTES], line[2 * TP_CHOICE_BYTES + KEY_BYTES];
+    FILE *f = choices_path(path, 0) ? fopen(path, "re") : nullptr;
+    int found = 0;
+
+    while (f != nullptr && !found && fgets(line, sizeof(line), f) != nullptr) {
+        line[strcspn(line, "\n")] = '\0';
+        found = read_choice(line, key, choice);
+    }
+    if (f != nullptr)
+        (void)fclose(f);
+    return found;
+}
+
+/* One write to the end of the file: lines of several processes do not mix. */
+void tp_choice_keep(const char *key, const unsigned char *choice)
+{
+    char path[PATH_BYTES], line[2 * TP_CHOICE_BYTES + KEY_BYTES];
+    const size_t length = strlen(key);
+    size_t n = 0;
+
+    if (length + 3 > KEY_BYTES || !choices_path(path, 1))
+        return;
+    for (int i = 0; i < TP_CHOICE_BYTES; i++)
+        n += (size_t)snprintf(line + n, sizeof(line) - n, "%02x", choice[i]);
+    n += (size_t)snprintf(line + n, sizeof(line) - n, " %s\n", key);
+    const int file = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    if (file < 0)
+        return;
+    while (write(file, line, n) < 0 && errno == EINTR) {
+    }
+    (void)close(file);
 }

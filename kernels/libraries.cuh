@@ -71,6 +71,16 @@ tp_status tp_cudnn_get(const tp_cudnn **out);
 /* Their versions, or why they are not used. */
 void tp_libraries_describe(char *cublaslt, size_t cublaslt_size, char *cudnn, size_t cudnn_size);
 
+/* ---- choices that are kept between runs ---- */
+
+/* An algorithm that a library chose, as the bytes it is made of, under a line of text that says for what:
+ * GPU, driver, version of the library, product. One file for a user, $XDG_CACHE_HOME/temper/algorithms or
+ * ~/.cache/temper/algorithms; a file that cannot be read or written changes nothing but that a choice is made
+ * again. */
+#define TP_CHOICE_BYTES 64
+int tp_choice_find(const char *key, unsigned char *choice);
+void tp_choice_keep(const char *key, const unsigned char *choice);
+
 /* ---- implementations made of them, for the lists of linear.cu and conv.cu ---- */
 
 extern const tp_impl tp_matmul_cublaslt, tp_gemm_cublaslt;

@@ -80,6 +80,7 @@ struct cuda_context {
     tp_cuda_queue queue;
     int index;
     cudaEvent_t marks[TP_DEVICE_MARKS];
+    char device[320]; /* the queue's */
 };
 
 static cuda_context *context_of(tp_device *dev)
@@ -440,6 +441,8 @@ static tp_status open_device(tp_device *dev, int index)
         tp_free(ctx);
         return st;
     }
+    snprintf(ctx->device, sizeof(ctx->device), "%.250s, driver %d", info.name, info.driver);
+    ctx->queue.device = ctx->device;
     dev->kind = TP_CUDA;
     dev->ops = &cuda_ops;
     dev->ctx = ctx;

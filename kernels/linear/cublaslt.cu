@@ -6,6 +6,8 @@
 #include "host/core/mem.h"
 #include "kernels/libraries.cuh"
 #include "kernels/math.h"
+#include <cstdio>
+#include <cstring>
 
 /* What an algorithm may ask for (NVIDIA recommends 32 MiB on Hopper). */
 #define WORKSPACE ((size_t)32 << 20)
@@ -102,13 +104,50 @@ static tp_status set_desc(linear_state *s, tp_precision precision)
     return TP_OK;
 }
 
-static tp_status choose(linear_state *s)
+/* What an algorithm is kept under. */
+static void choice_key(char *key, size_t size, const linear_state *s, const char *device,
+                       tp_precision precision)
+{
+    const product *p = &s->p;
+    snprintf(key, size,
+             "cublaslt %zu, %s, precision %d, %lldx%lldx%lld, batches %lld by %lld and %lld, trans %d%d, "
+             "bias %d, act %d",
+             s->lib->cublasLtGetVersion(), device, (int)precision, (long long)p->rows, (long long)p->cols,
+             (long long)p->depth, (long long)p->batches, (long long)p->a_step, (long long)p->b_step,
+             p->trans_a, p->trans_b, p->has_bias, (int)p->act);
+}
+
+/* The algorithm that was chosen before, if the library still takes it. */
+static int take_kept(linear_state *s, const char *key)
+{
+    static_assert(sizeof(cublasLtMatmulAlgo_t) == TP_CHOICE_BYTES, "an algorithm is kept as 64 bytes");
+    const tp_cublaslt *lib = s->lib;
+    unsigned char bytes[TP_CHOICE_BYTES];
+    cublasLtMatmulHeuristicResult_t result;
+
+    if (!tp_choice_find(key, bytes))
+        return 0;
+    memcpy(&s->algo, bytes, sizeof(s->algo));
+    if (lib->cublasLtMatmulAlgoCheck(lib->handle, s->desc, s->b, s->a, s->y, s->y, &s->algo, &result) !=
+            CUBLAS_STATUS_SUCCESS ||
+        result.workspaceSize > WORKSPACE)
+        return 0;
+    s->workspace = result.workspaceSize;
+    return 1;
+}
+
+static tp_status choose(linear_state *s, const char *device, tp_precision precision)
 {
     const tp_cublaslt *lib = s->lib;
     const size_t most = WORKSPACE;
     cublasLtMatmulHeuristicResult_t best;
+    unsigned char bytes[TP_CHOICE_BYTES];
+    char key[320];
     int n = 0;
 
+    choice_key(key, sizeof(key), s, device, precision);
+    if (take_kept(s, key))
+        return TP_OK;
     BLAS(cublasLtMatmulPreferenceCreate(&s->preference));
     BLAS(cublasLtMatmulPreferenceSetAttribute(s->preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most,
                                               sizeof(most)));
@@ -117,10 +156,12 @@ static tp_status choose(linear_state *s)
     TP_CHECK(n > 0, TP_EUNSUP, "cublaslt: no algorithm for this product");
     s->algo = best.algo;
     s->workspace = best.workspaceSize;
+    memcpy(bytes, &s->algo, sizeof(s->algo));
+    tp_choice_keep(key, bytes);
     return TP_OK;
 }
 
-static tp_status create(linear_state *s, tp_precision precision)
+static tp_status create(linear_state *s, const char *device, tp_precision precision)
 {
     const product *p = &s->p;
     const cudaDataType type = s->bf16 ? CUDA_R_16BF : CUDA_R_32F;
@@ -131,7 +172,7 @@ static tp_status create(linear_state *s, tp_precision precision)
     TP_TRY(layout(s->lib, &s->b, type, p->trans_b ? p->cols : p->depth, p->trans_b ? p->depth : p->cols,
                   p->batches, p->b_step));
     TP_TRY(layout(s->lib, &s->y, CUDA_R_32F, p->rows, p->cols, p->batches, p->rows * p->cols));
-    return choose(s);
+    return choose(s, device, precision);
 }
 
 static void linear_release(void *state)
@@ -166,7 +207,7 @@ static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int tr
     s->lib = lib;
     s->p = p;
     s->bf16 = c->precision == TP_PRECISION_BF16;
-    const tp_status st = create(s, c->precision);
+    const tp_status st = create(s, tp_queue_of(c)->device, c->precision);
     if (st != TP_OK) {
         linear_release(s);
         return st;

@@ -22,7 +22,7 @@ QUICK = ["--set", "train.epochs=1", "--set", "train.batch=4096"]
 
 
 def temper(*words, **variables):
-    env = {**os.environ, "TEMPER_CUDA_MODULE": MODULE, **variables}
+    env = {**os.environ, "TEMPER_CUDA_MODULE": MODULE, "XDG_CACHE_HOME": "/dev/null", **variables}
     return subprocess.run([TEMPER, *words], capture_output=True, text=True, timeout=250, cwd=ROOT, env=env)
 
 
@@ -95,6 +95,25 @@ class Devices(unittest.TestCase):
         scores = [json.loads(temper("evaluate", model, "--data", "datasets/chicago.h5", "--device", device, "--json").stdout)
                   for device in ("cpu", "cuda")]  # fmt: skip
         self.assertAlmostEqual(scores[0]["metrics"]["mae"], scores[1]["metrics"]["mae"], 4)
+
+    def test_algorithms_are_chosen_once(self):
+        """The second run takes what the first has kept; what the library does not take any more is chosen again."""
+        cache = self.dir / "cache"
+        def run():
+            done = temper("train", CHICAGO, *QUICK, "--device", "cuda", "--json", "--quiet", XDG_CACHE_HOME=str(cache))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return json.loads(done.stdout)["weights_hash"]
+        first = run()
+        kept = (cache / "temper" / "algorithms").read_text()
+        self.assertRegex(kept.splitlines()[0], r"^2a00[0-9a-f]{124} cublaslt 130000, emulated on the CPU, driver 13000, precision 1, ")
+        self.assertEqual(run(), first)
+        self.assertEqual((cache / "temper" / "algorithms").read_text(), kept)
+        (cache / "temper" / "algorithms").write_text(kept.replace("\n2a00", "\n2b00").replace("2a00", "ffff", 1) + "no choice\n")
+        self.assertEqual(run(), first)
+        self.assertGreater(len((cache / "temper" / "algorithms").read_text()), len(kept))
+        (self.dir / "file").write_text("no folder")
+        cache = self.dir / "file"
+        self.assertEqual(run(), first)
 
     def test_precision(self):
         for name in ("fp32", "tf32", "bf16"):

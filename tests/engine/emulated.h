@@ -15,6 +15,7 @@ inline const char *use_test_module()
     const char *named = std::getenv("TEMPER_TEST_CUDA_MODULE"),
                *file = named != nullptr ? named : TEMPER_EMULATED_MODULE;
     setenv("TEMPER_CUDA_MODULE", file, 1);
+    setenv("XDG_CACHE_HOME", "/dev/null", 1); /* choices of the tests are nobody else's */
     return file;
 }
 
