@@ -107,6 +107,7 @@ static tp_status measure_roofline(bench *b)
 
     snprintf(line, sizeof(line), "slice %lldx65536 end=%lld", rows, rows);
     TP_TRY(best_of(b->dev, line, &b->flush, &seconds));
+    TP_CHECK(seconds > 0.0, TP_EUNSUP, "bench: %s has no clock", tp_device_text(b->dev));
     b->flush_bytes = bench_single_cost(&b->flush).bytes;
     b->copy_rate = b->flush_bytes / seconds;
     snprintf(line, sizeof(line), "gemm %dx%d,%dx%d", side, side, side, side);

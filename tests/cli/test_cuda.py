@@ -115,6 +115,9 @@ class Devices(unittest.TestCase):
         cache = self.dir / "file"
         self.assertEqual(run(), first)
 
+    def test_what_has_no_clock_is_not_timed(self):
+        self.check_fails(temper("bench", "relu", "--device", "cuda"), 69, "emulated on the CPU", "has no clock")
+
     def test_precision(self):
         for name in ("fp32", "tf32", "bf16"):
             run = temper("train", CHICAGO, *QUICK, "--set", f"train.precision={name}")

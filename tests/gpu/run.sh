@@ -24,7 +24,7 @@ note() {
 part() {
     local name=$1 limit=$2
     shift 2
-    timeout "$limit" "$@" >"$out/$name.log" 2>&1
+    timeout "$limit" bash -c '"$@"' part "$@" >"$out/$name.log" 2>&1 # a bash, so that it may be a function
     local code=$?
     case $code in
     0) note "$name" passed ;;
@@ -65,19 +65,23 @@ repeats() { # the same weights every time
     echo "20 runs: $first"
 }
 
-resume() { # stopped and resumed in new processes: the same weights
-    local whole
-    whole=$(train whole cuda chicago --set train.epochs=4 | hash_of) || return 1
-    train halves cuda chicago --set train.epochs=4 --set train.save=7 >/dev/null &
-    sleep 0.7
-    kill -TERM $! 2>/dev/null
-    wait $!
-    local halves
-    halves=$("$temper" train "$root/recipes/chicago.yaml" --device cuda --out "$out/runs/halves" --resume --json --quiet \
-        --set train.epochs=4 --set train.save=7 | hash_of) || return 1
-    echo "whole $whole, in halves $halves"
-    [ "$whole" = "$halves" ]
+resume() { # stopped after its first checkpoint and resumed in a new process: the same weights
+    local whole halves pid code common=(--device cuda --json --quiet --set train.save=7)
+    whole=$(train whole cuda chicago --set train.save=7 | hash_of) || return 1
+    rm -rf "$out/runs/halves"
+    "$temper" train "$root/recipes/chicago.yaml" --out "$out/runs/halves" "${common[@]}" &
+    pid=$!
+    until [ -n "$(ls -A "$out/runs/halves/checkpoints" 2>/dev/null)" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+    kill -TERM $pid 2>/dev/null
+    wait $pid
+    code=$?
+    halves=$("$temper" train "$root/recipes/chicago.yaml" --out "$out/runs/halves" --resume "${common[@]}" | hash_of) || return 1
+    echo "first half: exit $code; whole $whole, in halves $halves"
+    [ $code = 75 ] && [ "$whole" = "$halves" ]
 }
+
+export -f train hash_of parity repeats resume
+export temper root out
 
 "$temper" devices --json >"$out/devices.json" 2>&1
 if ! "$temper" devices | grep -q '^cuda:0 '; then
@@ -85,7 +89,7 @@ if ! "$temper" devices | grep -q '^cuda:0 '; then
     exit 0
 fi
 note gpu "$("$temper" devices | sed -n 's/^cuda:0  *//p')"
-part ops 120 env TEMPER_TEST_SCHEDULES=100 TEMPER_TEST_HASHES="$out/hashes.txt" OMP_NUM_THREADS=4 "$tests" --gtest_brief=1 \
+part ops "${OPS_SECONDS:-120}" env TEMPER_TEST_SCHEDULES=100 TEMPER_TEST_HASHES="$out/hashes.txt" OMP_NUM_THREADS=4 "$tests" --gtest_brief=1 \
     --gtest_filter='*CudaOpCase*:CudaDevice*'
 part parity 40 parity
 part repeats 60 repeats
