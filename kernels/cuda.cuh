@@ -30,9 +30,7 @@
 typedef struct tp_cuda_queue {
     cudaStream_t stream;
     int multiprocessors;
-    int capability;          /* 10 * major + minor */
-    size_t shared_bytes_max; /* dynamic shared memory a block may ask for */
-    const char *device;      /* name of the GPU and version of its driver: what a choice is kept under */
+    const char *device; /* name of the GPU and version of its driver: what a choice is kept under */
 } tp_cuda_queue;
 
 static inline const tp_cuda_queue *tp_queue_of(const tp_call *c)

@@ -204,7 +204,8 @@ static tp_status capture(tp_device *dev, tp_plan *p, int64_t times, cudaGraphExe
     cudaGraph_t graph = nullptr;
     tp_status st = TP_OK;
 
-    TP_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    /* Relaxed: a library may load its kernels when it is first called. */
+    TP_CUDA(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed));
     for (int64_t i = 0; i < times && st == TP_OK; i++)
         st = walk(p);
     const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
@@ -419,8 +420,6 @@ static tp_status start(cuda_context *ctx)
     TP_CUDA(cudaSetDevice(ctx->index));
     TP_CUDA(cudaGetDeviceProperties(&prop, ctx->index));
     ctx->queue.multiprocessors = prop.multiProcessorCount;
-    ctx->queue.capability = 10 * prop.major + prop.minor;
-    ctx->queue.shared_bytes_max = prop.sharedMemPerBlockOptin;
     TP_CUDA(cudaStreamCreateWithFlags(&ctx->queue.stream, cudaStreamNonBlocking));
     for (cudaEvent_t &mark : ctx->marks)
         TP_CUDA(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));

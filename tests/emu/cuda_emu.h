@@ -19,10 +19,6 @@
 #define __global__
 #define __device__
 #define __host__
-#define __forceinline__ inline
-#define __launch_bounds__(...)
-#define __restrict__ __restrict
-#define __align__(n) alignas(n)
 
 /* ---- types ---- */
 
@@ -35,16 +31,9 @@ struct dim3 {
     {
     }
 };
-struct alignas(8) float2 {
-    float x, y;
-};
 struct alignas(16) float4 {
     float x, y, z, w;
 };
-inline float2 make_float2(float x, float y)
-{
-    return {x, y};
-}
 inline float4 make_float4(float x, float y, float z, float w)
 {
     return {x, y, z, w};
@@ -84,22 +73,19 @@ enum cudaMemcpyKind {
     cudaMemcpyDeviceToHost,
     cudaMemcpyDeviceToDevice
 };
-enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 
 struct cudaDeviceProp {
     char name[256];
-    size_t totalGlobalMem, sharedMemPerBlockOptin;
+    size_t totalGlobalMem;
     int major, minor, multiProcessorCount;
 };
 
 /* ---- runtime ---- */
 
 const char *cudaGetErrorString(cudaError_t error);
-const char *cudaGetErrorName(cudaError_t error);
 cudaError_t cudaGetLastError();
-cudaError_t cudaPeekAtLastError();
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceCount(int *count);
@@ -116,13 +102,11 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t str
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
 cudaError_t cudaGraphDestroy(cudaGraph_t graph);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
-cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaEventCreate(cudaEvent_t *event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
@@ -131,10 +115,6 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end);
-template <typename F> inline cudaError_t cudaFuncSetAttribute(F *, cudaFuncAttribute, int)
-{
-    return cudaSuccess;
-}
 
 /* ---- inside a kernel ---- */
 
@@ -229,9 +209,7 @@ template <typename T> inline T atomic_max(T *p, T v)
 #define __all_sync(mask, v)    (emu::ballot(mask, (v) != 0, __FILE__, __LINE__) == 0xffffffffu)
 #define atomicAdd(p, v)        emu::atomic_add(p, v)
 #define atomicMax(p, v)        emu::atomic_max(p, v)
-#define __threadfence()        ((void)0)
 #define __popc(v)              __builtin_popcount(v)
-#define __ffs(v)               __builtin_ffs((int)(v))
 #define __float_as_uint(v)     emu::unpack<uint32_t>(emu::pack<float>(v))
 #define __uint_as_float(v)     emu::unpack<float>(emu::pack<uint32_t>(v))
 

@@ -621,19 +621,11 @@ const char *cudaGetErrorString(cudaError_t error)
 {
     return error == cudaErrorMemoryAllocation ? "out of memory" : "emulated failure";
 }
-const char *cudaGetErrorName(cudaError_t error)
-{
-    return error == cudaErrorMemoryAllocation ? "cudaErrorMemoryAllocation" : "cudaErrorEmulated";
-}
 cudaError_t cudaGetLastError()
 {
     const cudaError_t e = rt().last;
     rt().last = rt().sticky;
     return e;
-}
-cudaError_t cudaPeekAtLastError()
-{
-    return rt().last;
 }
 cudaError_t cudaDriverGetVersion(int *version)
 {
@@ -665,7 +657,6 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device)
     memset(prop, 0, sizeof(*prop));
     snprintf(prop->name, sizeof(prop->name), "emulated on the CPU");
     prop->totalGlobalMem = rt().limit;
-    prop->sharedMemPerBlockOptin = 227 * 1024;
     prop->major = 9;
     prop->minor = 0;
     prop->multiProcessorCount = 1;
@@ -765,17 +756,6 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     drain(stream);
     return e;
 }
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
-{
-    ENTER();
-    (void)flags;
-    const uint64_t wanted = event->wanted;
-    submit(stream, [=] {
-        if (event->done_at < wanted)
-            drain_all();
-    });
-    return cudaSuccess;
-}
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
 {
     ENTER();
@@ -816,12 +796,6 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
     delete exec;
     rt().alive--;
     return enter();
-}
-cudaError_t cudaGraphUpload(cudaGraphExec_t exec, cudaStream_t stream)
-{
-    ENTER();
-    (void)exec, (void)stream;
-    return cudaSuccess;
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
