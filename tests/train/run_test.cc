@@ -1,4 +1,5 @@
 /* run_test.cc - whole runs: resume at every step, stops, divergence, busy and foreign run directories. */
+#include "host/train/run_parts.h"
 #include "temper/run.h"
 #include "tests/engine/emulated.h"
 #include <cmath>
@@ -556,6 +557,48 @@ TEST_F(Run, AccumulationIsTheWholeBatch)
     ASSERT_EQ(pieces.st, TP_OK) << pieces.line;
     EXPECT_NEAR(pieces.result.validation.values[0], whole.result.validation.values[0],
                 1e-4 * whole.result.validation.values[0]);
+    const auto want = losses(slurp(dir + "/whole/metrics.jsonl")),
+               got = losses(slurp(dir + "/pieces/metrics.jsonl"));
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < want.size(); i++)
+        EXPECT_NEAR(got[i], want[i], 1e-4 * want[i]) << "report " << i;
+}
+
+TEST_F(Run, StreamedStepsMayBeTakenOutOfOrder)
+{
+    const Outcome o = in_child([&] {
+        Outcome out;
+        auto r = std::make_unique<tp_recipe>();
+        const char *const sets[] = {"data.resident_bytes=1", "optimizer.sgd.lr=0"};
+        tp_run_opts opts = TP_RUN_OPTS_INIT;
+        tp_run u = {};
+        tp_step_result first[3], again;
+        opts.data = data.c_str();
+        u.r = r.get();
+        u.o = &opts;
+        u.result = &out.result;
+        u.lock = -1;
+        out.st = tp_recipe_read(r.get(), recipe.c_str(), 2, sets);
+        const auto next = [&](auto call) {
+            if (out.st == TP_OK)
+                out.st = call();
+        };
+        next([&] { return tp_device_open(&u.dev, "cpu"); });
+        next([&] { return tp_run_open_data(&u); });
+        next([&] { return tp_run_make_model(&u); });
+        next([&] { return tp_run_make_trainer(&u); });
+        for (int i = 0; i < 3; i++)
+            next([&] { return tp_trainer_step(u.trainer, i, 0.0, &first[i]); });
+        next([&] { return tp_trainer_step(u.trainer, 1, 0.0, &again); });
+        if (out.st == TP_OK && (again.loss != first[1].loss || again.loss == first[2].loss))
+            snprintf(out.line, sizeof(out.line), "step 1 gave %g, then %g", first[1].loss, again.loss);
+        note_error(out);
+        tp_run_close(&u);
+        tp_recipe_clear(r.get());
+        return out;
+    });
+    EXPECT_EQ(o.st, TP_OK);
+    EXPECT_STREQ(o.line, "");
 }
 
 TEST_F(Run, EarlyStopEndsBeforeTheLastStepWithTheBestModel)
