@@ -291,6 +291,7 @@ static void grad_slice(tp_graph *g, const tp_node *n, const tp_val *dy, const ui
 static const tp_slice_attr slice_0 = {0, 1, 4}, slice_1 = {1, 2, 3}, slice_2 = {2, 0, 5};
 static const tp_case cases_slice[] = {{"5", -1.0, 1.0, 0, &slice_0, 0, 0},
                                       {"6x7", -1.0, 1.0, 0, &slice_1, 0, 0},
+                                      {"5x7", -1.0, 1.0, 0, &slice_0, 0, 0},
                                       {"6x7:u8", -1.0, 1.0, 99, &slice_1, 0, TP_CASE_NO_GRAD},
                                       {"6x7:i16", -1.0, 1.0, 99, &slice_1, 0, TP_CASE_NO_GRAD},
                                       {"6x7:i64", -1.0, 1.0, 99, &slice_1, 0, TP_CASE_NO_GRAD},

@@ -228,7 +228,8 @@ template <typename T> inline T atomic_max(T *p, T v)
 /* ---- for the tests ---- */
 
 extern "C" {
-/* The order in which blocks and lanes run: 0 ascending, 1 descending, others a shuffle seeded by it. */
+/* The order in which blocks and lanes run: 0 ascending, 1 descending, others a shuffle seeded by it, in which
+ * one warp of a block is slow: it runs only when no other can. */
 __attribute__((visibility("default"))) void emu_schedule(uint64_t which);
 /* Call number n of the runtime from now on returns error; sticky errors stay. 0 turns it off. */
 __attribute__((visibility("default"))) void emu_fail_at(uint64_t n, int error);

@@ -153,6 +153,8 @@ struct block_run {
     std::vector<std::pair<const void *, void *>> shared;
     void *dynamic;
     size_t position;
+    unsigned slow; /* a warp that runs only when no other can; none if there is no such warp */
+    bool let_slow;
     unsigned at_barrier, left;
     char barrier_tag, start_tag, end_tag;
 };
@@ -216,13 +218,19 @@ void jump(carrier *from, carrier *to)
 #endif
 }
 
+bool may_run(const thread *t)
+{
+    return (t->now == state::fresh || t->now == state::ready) &&
+           (run.let_slow || t->number / WARP != run.slow);
+}
+
 /* The next thread in the order that has not begun, if the scheduler stands before it. */
 thread *next_fresh()
 {
     if (run.position + 1 >= run.order.size())
         return nullptr;
     thread *t = &run.threads[run.order[run.position + 1]];
-    if (t->now != state::fresh)
+    if (t->now != state::fresh || !may_run(t))
         return nullptr;
     run.position++;
     return t;
@@ -326,6 +334,9 @@ void begin_threads(uint3 block, dim3 grid_dim, dim3 block_dim)
     run.warps.assign((n + WARP - 1) / WARP, warp_state());
     run.at_barrier = 0;
     run.left = n;
+    run.slow =
+        schedule > 1 ? (unsigned)((schedule + block.x) % run.warps.size()) : (unsigned)run.warps.size();
+    run.let_slow = false;
 }
 
 void end_threads()
@@ -353,13 +364,14 @@ void run_block(uint3 block, dim3 grid_dim, dim3 block_dim, size_t bytes)
         bool moved = false;
         for (run.position = 0; run.position < run.order.size(); run.position++) {
             thread *t = &run.threads[run.order[run.position]];
-            if (t->now != state::fresh && t->now != state::ready)
+            if (!may_run(t))
                 continue;
             moved = true;
             resume(t);
         }
-        if (!moved)
+        if (!moved && run.let_slow)
             report_stuck();
+        run.let_slow = !moved;
     }
     end_threads();
 }

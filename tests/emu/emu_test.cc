@@ -119,6 +119,26 @@ TEST_F(Emulation, VotesAndShifts)
     EXPECT_EQ((*all.begin())[31], 16 + 100 + 1000 + 310000 + 30000000);
 }
 
+/* Warp 0 overwrites what the others may still have to read. */
+void overwrites_early(int *out, int n)
+{
+    TP_SHARED(int, value, [1]);
+    int total = 0;
+    for (int round = 0; round < 2; round++) {
+        if (threadIdx.x == 0)
+            value[0] = round;
+        __syncthreads();
+        total += __shfl_xor_sync(0xffffffffu, value[0], 1);
+    }
+    if (static_cast<int>(threadIdx.x) < n)
+        out[threadIdx.x] = total;
+}
+
+TEST_F(Emulation, AWarpMayBeSlow)
+{
+    EXPECT_GT(results(1, 128, 128, overwrites_early).size(), 1u);
+}
+
 void last_block_wins(int *out, int)
 {
     if (threadIdx.x == 0)
