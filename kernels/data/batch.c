@@ -64,9 +64,10 @@ static tp_status infer_index(tp_infer *x)
     return TP_OK;
 }
 
-static const tp_sample_attr sample_a = {4, 5, 1}, sample_b = {7, 3, 0};
+static const tp_sample_attr sample_a = {4, 5, 1}, sample_b = {7, 3, 0}, sample_last = {20, 1, 1};
 static const tp_case cases_index[] = {{"2:u64,17:i64", 0, 1, 1000, &sample_a, 0, 0},
-                                      {"2:u64,17:i64", 0, 1, 1000, &sample_b, 0, 0}};
+                                      {"2:u64,17:i64", 0, 1, 1000, &sample_b, 0, 0},
+                                      {"2:u64,17:i64", 0, 1, 1000, &sample_last, 0, 0}};
 static const tp_impl index_cpu_ref = {"ref", accept_any, index_run, NULL, 0};
 const tp_op tp_op_sample_index = {.name = "sample_index",
                                   .min_in = 2,
