@@ -14,7 +14,7 @@ extern "C" {
 #define TP_TRAINER_SPARSE 64 /* places where sparse tables are read */
 
 /* Steps whose learning rate and results the device holds: two launches, and room to write the next. */
-#define TP_TRAINER_RING    (4 * TP_MAX_LAUNCH)
+#define TP_TRAINER_RING    ((int64_t)4 * TP_MAX_LAUNCH)
 #define TP_TRAINER_RESULTS 4 /* loss, scale and ok of tp_clip_norm, its norm */
 
 /* An array on the device: the data set's own memory on the CPU, a copy elsewhere, or the rows of one batch.
