@@ -112,22 +112,23 @@ void tp_device_host_release(tp_device *dev, void *p)
         dev->ops->host_release(dev, p);
 }
 
-tp_status tp_device_enqueue_upload(tp_device *dev, void *dst, const void *host, size_t bytes)
+tp_status tp_device_enqueue_copy(tp_device *dev, tp_queue queue, void *dst, const void *src, size_t bytes,
+                                 tp_direction direction)
 {
-    return bytes > 0 ? dev->ops->enqueue_copy(dev, dst, host, bytes, 1) : TP_OK;
+    return bytes > 0 ? dev->ops->enqueue_copy(dev, queue, dst, src, bytes, direction) : TP_OK;
 }
 
-tp_status tp_device_enqueue_download(tp_device *dev, void *host, const void *src, size_t bytes)
+tp_status tp_device_mark(tp_device *dev, tp_queue queue, int mark)
 {
-    return bytes > 0 ? dev->ops->enqueue_copy(dev, host, src, bytes, 0) : TP_OK;
+    return dev->ops->mark(dev, queue, mark);
 }
 
-tp_status tp_device_mark(tp_device *dev, int slot)
+tp_status tp_device_follow(tp_device *dev, tp_queue queue, int mark)
 {
-    return dev->ops->mark(dev, slot);
+    return dev->ops->follow(dev, queue, mark);
 }
 
-tp_status tp_device_await(tp_device *dev, int slot)
+tp_status tp_device_await(tp_device *dev, int mark)
 {
-    return dev->ops->await(dev, slot);
+    return dev->ops->await(dev, mark);
 }

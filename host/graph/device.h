@@ -12,6 +12,13 @@ extern "C" {
 
 #define TP_DEVICE_TEXT 512
 
+/* A device works off several queues side by side, each in its own order: plans and what belongs to them run
+ * on the first, copies that others need not wait for on one for each direction. */
+typedef enum tp_queue { TP_QUEUE_RUN, TP_QUEUE_IN, TP_QUEUE_OUT } tp_queue;
+#define TP_QUEUES 3
+
+typedef enum tp_direction { TP_TO_DEVICE, TP_FROM_DEVICE, TP_ON_DEVICE } tp_direction;
+
 typedef struct tp_device_ops {
     tp_status (*alloc)(tp_device *dev, void **out, size_t bytes, const char *what);
     void (*release)(tp_device *dev, void *p);
@@ -19,13 +26,15 @@ typedef struct tp_device_ops {
     tp_status (*download)(tp_device *dev, void *host, const void *src, size_t bytes);
     /* Memory of the device's own: free and in all; 0 and 0 where it is the host's. */
     tp_status (*memory)(tp_device *dev, size_t *free_bytes, size_t *total);
-    /* Host memory that copies to and from without staging, and copies that are not waited for: in order with
-     * the plans that run, done when a mark made after them has been reached. */
+    /* Host memory that copies to and from without staging, and copies that are not waited for: done when a
+     * mark made after them in the same queue has been reached. */
     tp_status (*host_alloc)(tp_device *dev, void **out, size_t bytes, const char *what);
     void (*host_release)(tp_device *dev, void *p);
-    tp_status (*enqueue_copy)(tp_device *dev, void *dst, const void *src, size_t bytes, int to_device);
-    tp_status (*mark)(tp_device *dev, int slot);
-    tp_status (*await)(tp_device *dev, int slot);
+    tp_status (*enqueue_copy)(tp_device *dev, tp_queue queue, void *dst, const void *src, size_t bytes,
+                              tp_direction direction);
+    tp_status (*mark)(tp_device *dev, tp_queue queue, int mark);
+    tp_status (*follow)(tp_device *dev, tp_queue queue, int mark);
+    tp_status (*await)(tp_device *dev, int mark);
     tp_status (*run)(tp_device *dev, tp_plan *plan,
                      int64_t times);               /* walk the steps, or replay what was captured */
     void (*forget)(tp_device *dev, tp_plan *plan); /* what run has kept with the plan */
@@ -54,16 +63,17 @@ tp_status tp_device_memory(tp_device *dev, size_t *free_bytes, size_t *total) TP
 tp_status tp_device_host_alloc(tp_device *dev, void **out, size_t bytes, const char *what) TP_MUST_USE;
 void tp_device_host_release(tp_device *dev, void *p);
 
-/* Copies that return at once: host memory must stay as it is until a mark made after them has been awaited.
- */
-tp_status tp_device_enqueue_upload(tp_device *dev, void *dst, const void *host, size_t bytes) TP_MUST_USE;
-tp_status tp_device_enqueue_download(tp_device *dev, void *host, const void *src, size_t bytes) TP_MUST_USE;
+/* A copy that returns at once: memory of both sides must stay as it is until a mark made after it in the same
+ * queue has been reached. Host memory is tp_device_host_alloc's. */
+tp_status tp_device_enqueue_copy(tp_device *dev, tp_queue queue, void *dst, const void *src, size_t bytes,
+                                 tp_direction direction) TP_MUST_USE;
 
-/* Remembers this place in the queue of the device as number slot, and waits until the device has come there.
- */
-#define TP_DEVICE_MARKS 4
-tp_status tp_device_mark(tp_device *dev, int slot) TP_MUST_USE;
-tp_status tp_device_await(tp_device *dev, int slot) TP_MUST_USE;
+/* Remembers this place in a queue as a mark; lets a queue go on only when the mark has been reached; waits
+ * for it (from any thread). A mark that was never made counts as reached. */
+#define TP_DEVICE_MARKS 16
+tp_status tp_device_mark(tp_device *dev, tp_queue queue, int mark) TP_MUST_USE;
+tp_status tp_device_follow(tp_device *dev, tp_queue queue, int mark) TP_MUST_USE;
+tp_status tp_device_await(tp_device *dev, int mark) TP_MUST_USE;
 
 /* The implementations of an op on a device, as tp_device_ops.impls. */
 const tp_impl *const *tp_device_impls(const tp_device *dev, const tp_op *op);

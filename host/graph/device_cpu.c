@@ -32,15 +32,23 @@ static tp_status cpu_memory(tp_device *dev, size_t *free_bytes, size_t *total)
     return TP_OK;
 }
 
-static tp_status cpu_enqueue_copy(tp_device *dev, void *dst, const void *src, size_t bytes, int to_device)
+/* Everything is done when its call returns, so there is nothing to wait for. */
+static tp_status cpu_enqueue_copy(tp_device *dev, tp_queue queue, void *dst, const void *src, size_t bytes,
+                                  tp_direction direction)
 {
-    (void)to_device;
+    (void)queue, (void)direction;
     return cpu_copy(dev, dst, src, bytes);
 }
 
-static tp_status cpu_mark(tp_device *dev, int slot)
+static tp_status cpu_mark(tp_device *dev, tp_queue queue, int mark)
 {
-    (void)dev, (void)slot;
+    (void)dev, (void)queue, (void)mark;
+    return TP_OK;
+}
+
+static tp_status cpu_await(tp_device *dev, int mark)
+{
+    (void)dev, (void)mark;
     return TP_OK;
 }
 
@@ -115,7 +123,8 @@ static const tp_device_ops cpu_ops = {.alloc = cpu_alloc,
                                       .host_release = cpu_release,
                                       .enqueue_copy = cpu_enqueue_copy,
                                       .mark = cpu_mark,
-                                      .await = cpu_mark,
+                                      .follow = cpu_mark,
+                                      .await = cpu_await,
                                       .run = cpu_run,
                                       .forget = cpu_forget,
                                       .impls = cpu_impls,

@@ -1,8 +1,8 @@
 /* device_cuda.cu - the module libtemper_cuda.so: memory, copies and running plans on a GPU.
  *
  * A plan is captured once as a CUDA graph; running it is one launch. What is run many times in a row is
- * captured a second time, unrolled, so that a launch carries several steps. Everything goes onto one stream,
- * so program order is execution order. */
+ * captured a second time, unrolled, so that a launch carries several steps. Plans go onto one stream, so
+ * program order is execution order; copies in and out have one more each. */
 #include "host/core/mem.h"
 #include "host/graph/cuda_module.h"
 #include "host/graph/plan.h"
@@ -79,6 +79,7 @@ tp_status tp_cuda_check(cudaError_t error, const char *what)
 struct cuda_context {
     tp_cuda_queue queue;
     int index;
+    cudaStream_t streams[TP_QUEUES]; /* the first is the queue's */
     cudaEvent_t marks[TP_DEVICE_MARKS];
     char device[320]; /* the queue's */
 };
@@ -163,22 +164,34 @@ static void cuda_host_release(tp_device *dev, void *p)
     (void)cudaFreeHost(p);
 }
 
-static tp_status cuda_enqueue_copy(tp_device *dev, void *dst, const void *src, size_t bytes, int to_device)
+static tp_status cuda_enqueue_copy(tp_device *dev, tp_queue queue, void *dst, const void *src, size_t bytes,
+                                   tp_direction direction)
 {
-    TP_CUDA(cudaMemcpyAsync(dst, src, bytes, to_device ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost,
-                            context_of(dev)->queue.stream));
+    const cudaMemcpyKind kind = direction == TP_TO_DEVICE     ? cudaMemcpyHostToDevice
+                                : direction == TP_FROM_DEVICE ? cudaMemcpyDeviceToHost
+                                                              : cudaMemcpyDeviceToDevice;
+
+    TP_CUDA(cudaMemcpyAsync(dst, src, bytes, kind, context_of(dev)->streams[queue]));
     return TP_OK;
 }
 
-static tp_status cuda_mark(tp_device *dev, int slot)
+static tp_status cuda_mark(tp_device *dev, tp_queue queue, int mark)
 {
-    TP_CUDA(cudaEventRecord(context_of(dev)->marks[slot], context_of(dev)->queue.stream));
+    TP_CUDA(cudaEventRecord(context_of(dev)->marks[mark], context_of(dev)->streams[queue]));
     return TP_OK;
 }
 
-static tp_status cuda_await(tp_device *dev, int slot)
+static tp_status cuda_follow(tp_device *dev, tp_queue queue, int mark)
 {
-    TP_CUDA(cudaEventSynchronize(context_of(dev)->marks[slot]));
+    TP_CUDA(cudaStreamWaitEvent(context_of(dev)->streams[queue], context_of(dev)->marks[mark], 0));
+    return TP_OK;
+}
+
+/* The thread that asks may be one that has not chosen a device yet. */
+static tp_status cuda_await(tp_device *dev, int mark)
+{
+    TP_CUDA(cudaSetDevice(context_of(dev)->index));
+    TP_CUDA(cudaEventSynchronize(context_of(dev)->marks[mark]));
     return TP_OK;
 }
 
@@ -350,13 +363,15 @@ static const tp_impl *const *cuda_impls(const tp_op *op)
 
 static void stop(cuda_context *ctx)
 {
-    if (ctx->queue.stream == nullptr)
-        return;
-    (void)cudaStreamSynchronize(ctx->queue.stream);
+    for (cudaStream_t stream : ctx->streams)
+        if (stream != nullptr)
+            (void)cudaStreamSynchronize(stream);
     for (cudaEvent_t mark : ctx->marks)
         if (mark != nullptr)
             (void)cudaEventDestroy(mark);
-    (void)cudaStreamDestroy(ctx->queue.stream);
+    for (cudaStream_t stream : ctx->streams)
+        if (stream != nullptr)
+            (void)cudaStreamDestroy(stream);
 }
 
 static void cuda_close(tp_device *dev)
@@ -369,8 +384,8 @@ static void cuda_close(tp_device *dev)
 
 static const tp_device_ops cuda_ops = {cuda_alloc,  cuda_release,    cuda_upload,       cuda_download,
                                        cuda_memory, cuda_host_alloc, cuda_host_release, cuda_enqueue_copy,
-                                       cuda_mark,   cuda_await,      cuda_run,          cuda_forget,
-                                       cuda_impls,  cuda_close};
+                                       cuda_mark,   cuda_follow,     cuda_await,        cuda_run,
+                                       cuda_forget, cuda_impls,      cuda_close};
 
 static tp_status count(int *out)
 {
@@ -420,7 +435,9 @@ static tp_status start(cuda_context *ctx)
     TP_CUDA(cudaSetDevice(ctx->index));
     TP_CUDA(cudaGetDeviceProperties(&prop, ctx->index));
     ctx->queue.multiprocessors = prop.multiProcessorCount;
-    TP_CUDA(cudaStreamCreateWithFlags(&ctx->queue.stream, cudaStreamNonBlocking));
+    for (cudaStream_t &stream : ctx->streams)
+        TP_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+    ctx->queue.stream = ctx->streams[TP_QUEUE_RUN];
     for (cudaEvent_t &mark : ctx->marks)
         TP_CUDA(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
     return TP_OK;

@@ -13,6 +13,7 @@
 typedef struct entry {
     char *name;
     tp_tensor tensor;
+    int borrowed; /* its memory is somebody else's */
 } entry;
 
 struct tp_tensors {
@@ -62,17 +63,18 @@ void tp_tensors_free(tp_tensors *t)
         return;
     for (int i = 0; i < t->n; i++) {
         tp_free(t->entries[i].name);
-        tp_free(t->entries[i].tensor.data);
+        if (!t->entries[i].borrowed)
+            tp_free(t->entries[i].tensor.data);
     }
     json_decref(t->meta);
     tp_free(t->entries);
     tp_free(t);
 }
 
-/* Adds a tensor whose name is known to be new. */
-static tp_status append(tp_tensors *t, const char *name, tp_dtype dtype, tp_shape shape, void **data)
+/* Adds a tensor whose name is known to be new, with memory of its own if it has none. */
+static tp_status append(tp_tensors *t, const char *name, tp_tensor tensor)
 {
-    entry e = {.tensor = {NULL, shape, dtype}};
+    entry e = {.tensor = tensor, .borrowed = tensor.data != NULL};
 
     if (t->n == t->room) {
         const int room = 2 * t->room + 16;
@@ -80,13 +82,12 @@ static tp_status append(tp_tensors *t, const char *name, tp_dtype dtype, tp_shap
         t->room = room;
     }
     TP_TRY(tp_strdup(&e.name, name));
-    const tp_status st = tp_alloc(&e.tensor.data, tp_tensor_bytes(&e.tensor), 1, name);
+    const tp_status st = e.borrowed ? TP_OK : tp_alloc(&e.tensor.data, tp_tensor_bytes(&e.tensor), 1, name);
     if (st != TP_OK) {
         tp_free(e.name);
         return st;
     }
     t->entries[t->n++] = e;
-    *data = e.tensor.data;
     return TP_OK;
 }
 
@@ -97,14 +98,27 @@ static int is_text(const char *s)
     return j != NULL;
 }
 
-tp_status tp_tensors_add(tp_tensors *t, const char *name, tp_dtype dtype, tp_shape shape, void **data)
+static tp_status add(tp_tensors *t, const char *name, tp_tensor tensor)
 {
-    *data = NULL;
-    TP_TRY(tp_shape_check(shape, dtype));
+    TP_TRY(tp_shape_check(tensor.shape, tensor.dtype));
     TP_CHECK(is_text(name) && strcmp(name, "__metadata__") != 0, TP_EINVAL,
              "tensor '%s': a name must be UTF-8 text and not __metadata__", name);
     TP_CHECK(tp_tensors_find(t, name) == NULL, TP_EINVAL, "tensor '%s' is there twice", name);
-    return append(t, name, dtype, shape, data);
+    return append(t, name, tensor);
+}
+
+tp_status tp_tensors_add(tp_tensors *t, const char *name, tp_dtype dtype, tp_shape shape, void **data)
+{
+    *data = NULL;
+    TP_TRY(add(t, name, (tp_tensor){NULL, shape, dtype}));
+    *data = t->entries[t->n - 1].tensor.data;
+    return TP_OK;
+}
+
+tp_status tp_tensors_borrow(tp_tensors *t, const char *name, tp_tensor tensor)
+{
+    TP_CHECK(tensor.data != NULL, TP_EINVAL, "tensor '%s': there is no memory to borrow", name);
+    return add(t, name, tensor);
 }
 
 int tp_tensors_count(const tp_tensors *t)
@@ -357,7 +371,6 @@ static tp_status take_tensor(tp_tensors *t, const char *path, const char *name, 
     tp_tensor x = {.dtype = dtype_named(dtype)};
     const json_t *offsets = json_object_get(d, "data_offsets");
     const json_t *b = json_array_get(offsets, 0), *e = json_array_get(offsets, 1);
-    void *dst = NULL;
 
     TP_CHECK(x.dtype != TP_DTYPE_NONE, TP_EDATA, "%s: tensor '%s' has an unknown dtype '%s'", path, name,
              dtype != NULL ? dtype : "");
@@ -372,9 +385,10 @@ static tp_status take_tensor(tp_tensors *t, const char *path, const char *name, 
     TP_CHECK(where->end - where->begin == tp_tensor_bytes(&x), TP_EDATA,
              "%s: tensor '%s' has %llu bytes, its shape needs %zu", path, name,
              (unsigned long long)(where->end - where->begin), tp_tensor_bytes(&x));
-    TP_TRY(append(t, name, x.dtype, x.shape, &dst));
-    memcpy(dst, data + where->begin, tp_tensor_bytes(&x));
-    return check_hash(t, path, &t->entries[t->n - 1], hashed);
+    TP_TRY(append(t, name, x));
+    const entry *own = &t->entries[t->n - 1];
+    memcpy(own->tensor.data, data + where->begin, tp_tensor_bytes(&x));
+    return check_hash(t, path, own, hashed);
 }
 
 /* *hashed: the file was written with hashes. */

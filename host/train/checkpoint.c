@@ -1,7 +1,6 @@
 /* checkpoint.c - everything a run needs to go on bit for bit, as generations of one safetensors file each. */
 #include "host/core/mem.h"
 #include "host/train/run_parts.h"
-#include "temper/safetensors.h"
 #include <dirent.h>
 #include <errno.h>
 #include <math.h>
@@ -40,14 +39,11 @@ static int list_checkpoints(const tp_run *u, int64_t *steps, int most)
     return n;
 }
 
-static tp_status collect(tp_run *u, tp_tensors *t)
+static tp_status list_states(const tp_run *u, tp_tensors *t)
 {
-    for (int i = 0; i < tp_trainer_n_states(u->trainer); i++) {
-        const tp_state_tensor *s = tp_trainer_state(u->trainer, i);
-        void *dst = NULL;
-        TP_TRY(tp_tensors_add(t, s->name, s->tensor.dtype, s->tensor.shape, &dst));
-        TP_TRY(tp_device_download(u->dev, dst, s->tensor.data, tp_tensor_bytes(&s->tensor)));
-    }
+    for (int i = 0; i < tp_trainer_n_states(u->trainer); i++)
+        TP_TRY(tp_tensors_borrow(t, tp_trainer_state(u->trainer, i)->name,
+                                 tp_snapshot_at(u->saving.snapshot, i)));
     return TP_OK;
 }
 
@@ -133,30 +129,79 @@ static void prune(const tp_run *u)
             unlink(path);
 }
 
-tp_status tp_run_save(tp_run *u, int64_t step, int *saved)
-{
-    char path[TP_RUN_PATH];
-    tp_tensors *t = NULL;
+/* ---- writing beside the training ---- */
 
-    *saved = 0;
+static tp_status write_out(tp_saving *s)
+{
+    TP_TRY(tp_snapshot_await(s->snapshot));
+    s->finite = all_finite(s->tensors);
+    return s->finite ? tp_tensors_save(s->tensors, s->path) : TP_OK;
+}
+
+static void *saving_thread(void *arg)
+{
+    tp_saving *s = arg;
+
+    s->status = write_out(s);
+    if (s->status != TP_OK)
+        snprintf(s->error, sizeof(s->error), "%s", tp_last_error());
+    return NULL;
+}
+
+static tp_status begin(tp_run *u, int64_t step)
+{
+    tp_saving *s = &u->saving;
+
+    TP_TRY(tp_run_path(u, s->path, CHECKPOINT, step));
+    TP_TRY(tp_tensors_new(&s->tensors));
+    TP_TRY(list_states(u, s->tensors));
+    TP_TRY(fill_meta(u, s->tensors, step));
+    TP_TRY(tp_snapshot_take(s->snapshot));
+    s->step = step;
+    TP_CHECK(pthread_create(&s->thread, NULL, saving_thread, s) == 0, TP_ENOMEM, "%s: no thread to write it",
+             s->path);
+    s->running = 1;
+    return TP_OK;
+}
+
+void tp_run_end_saving(tp_run *u)
+{
+    tp_saving *s = &u->saving;
+
+    if (s->running)
+        pthread_join(s->thread, NULL);
+    tp_tensors_free(s->tensors);
+    s->tensors = NULL;
+    if (!s->running)
+        return;
+    s->running = 0;
+    if (s->status == TP_OK && s->finite) {
+        u->saved = s->step;
+        prune(u);
+    } else if (s->status == TP_OK)
+        tp_run_note(u, "step %lld: a weight is not finite, so no checkpoint is written", (long long)s->step);
+    else
+        tp_run_note(u, "step %lld: no checkpoint is written: %s", (long long)s->step, s->error);
+}
+
+tp_status tp_run_settle(tp_run *u)
+{
+    const int running = u->saving.running;
+
+    tp_run_end_saving(u);
+    TP_CHECK(!running || u->saving.status == TP_OK, u->saving.status, "%s", u->saving.error);
+    return TP_OK;
+}
+
+tp_status tp_run_save(tp_run *u, int64_t step)
+{
+    TP_TRY(tp_run_settle(u));
     if (u->o->out == NULL)
         return TP_OK;
-    TP_TRY(tp_run_path(u, path, CHECKPOINT, step));
-    TP_TRY(tp_tensors_new(&t));
-    tp_status st = collect(u, t);
-    if (st == TP_OK && all_finite(t)) {
-        st = fill_meta(u, t, step);
-        if (st == TP_OK)
-            st = tp_tensors_save(t, path);
-        *saved = st == TP_OK;
-    }
-    tp_tensors_free(t);
-    TP_TRY(st);
-    if (*saved)
-        prune(u);
-    else
-        tp_run_note(u, "step %lld: a weight is not finite, so no checkpoint is written", (long long)step);
-    return TP_OK;
+    const tp_status st = begin(u, step);
+    if (st != TP_OK)
+        tp_run_end_saving(u);
+    return st;
 }
 
 int tp_run_has_checkpoint(const tp_run *u)

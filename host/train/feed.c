@@ -33,55 +33,103 @@ static tp_status stage_floats(tp_trainer *t, tp_staged *s, const float *values, 
 
 /* ---- one batch at a time ---- */
 
-static tp_status add_slot(tp_trainer *t, tp_staged *s, const tp_data_array *a)
+#define ALIGNMENT ((size_t)256)
+
+/* The place of an array of one batch in the block; its address once the block is there. */
+static void place(tp_feed *f, tp_tensor *x)
+{
+    x->data = f->block != NULL ? f->block + f->bytes : NULL;
+    f->bytes += (tp_tensor_bytes(x) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+}
+
+static void place_all(tp_feed *f)
+{
+    f->bytes = 0;
+    for (int i = 0; i < f->n; i++)
+        place(f, &f->to[i]->tensor);
+    place(f, &f->rows);
+    place(f, &f->mask);
+}
+
+static void add_array(tp_trainer *t, tp_staged *s, const tp_data_array *a)
+{
+    s->tensor = (tp_tensor){NULL, {.nd = a->sample.nd + 1, .d = {t->opts.batch}}, a->dtype};
+    for (int i = 0; i < a->sample.nd; i++)
+        s->tensor.shape.d[i + 1] = a->sample.d[i];
+    t->feed.to[t->feed.n++] = s;
+}
+
+static tp_status make_ring(tp_trainer *t)
 {
     tp_feed *f = &t->feed;
-    tp_shape shape = {.nd = a->sample.nd + 1, .d = {t->opts.batch}};
 
-    for (int i = 0; i < a->sample.nd; i++)
-        shape.d[i + 1] = a->sample.d[i];
-    TP_TRY(tp_alloc(&f->host[f->n], (size_t)t->opts.batch, a->row_bytes, a->name));
-    f->to[f->n++] = s;
-    TP_TRY(tp_trainer_alloc(t, &s->tensor, a->dtype, shape, a->name));
-    s->owned = 1;
+    if (tp_device_kind_of(t->dev) == TP_CPU)
+        return TP_OK;
+    for (int i = 0; i < TP_TRAINER_FEED; i++) {
+        TP_TRY(tp_device_host_alloc(t->dev, (void **)&f->host[i], f->bytes, "batches on their way"));
+        TP_TRY(tp_device_alloc(t->dev, (void **)&f->device[i], f->bytes, "batches on their way"));
+    }
     return TP_OK;
 }
 
-static tp_status make_slots(tp_trainer *t)
+static tp_status make_block(tp_trainer *t)
 {
     tp_feed *f = &t->feed;
     const tp_shape batch = {1, {t->opts.batch}};
 
     for (int i = 0; i < tp_data_n_inputs(t->data); i++)
-        TP_TRY(add_slot(t, &t->inputs[i], &tp_data_input_at(t->data, i)->array));
+        add_array(t, &t->inputs[i], &tp_data_input_at(t->data, i)->array);
     if (tp_data_target_of(t->data) != NULL)
-        TP_TRY(add_slot(t, &t->target, &tp_data_target_of(t->data)->array));
+        add_array(t, &t->target, &tp_data_target_of(t->data)->array);
     if (tp_data_weight(t->data) != NULL)
-        TP_TRY(add_slot(t, &t->weight, tp_data_weight(t->data)));
-    TP_TRY(tp_alloc(&f->host_rows, (size_t)t->opts.batch, sizeof(int64_t), "rows of a batch"));
-    TP_TRY(tp_alloc(&f->host_mask, (size_t)t->opts.batch, sizeof(float), "mask of a batch"));
-    TP_TRY(tp_trainer_alloc(t, &f->rows, TP_I64, batch, "rows of a batch"));
-    return tp_trainer_alloc(t, &f->mask, TP_F32, batch, "mask of a batch");
+        add_array(t, &t->weight, tp_data_weight(t->data));
+    f->rows = (tp_tensor){NULL, batch, TP_I64};
+    f->mask = (tp_tensor){NULL, batch, TP_F32};
+    place_all(f);
+    TP_TRY(tp_device_alloc(t->dev, (void **)&f->block, f->bytes, "a batch"));
+    place_all(f);
+    return make_ring(t);
+}
+
+/* Reads the next batch of a stream into memory that is laid out as the block. */
+static tp_status fill(tp_trainer *t, tp_stream *s, char *to)
+{
+    tp_feed *f = &t->feed;
+    const int64_t batch = t->opts.batch;
+    void *arrays[TP_TRAINER_INPUTS + 2];
+    int64_t *rows = (int64_t *)(void *)(to + ((char *)f->rows.data - f->block)), n = 0;
+    float *mask = (float *)(void *)(to + ((char *)f->mask.data - f->block));
+
+    for (int i = 0; i < f->n; i++)
+        arrays[i] = to + ((char *)f->to[i]->tensor.data - f->block);
+    TP_TRY(tp_stream_next(s, arrays, rows, &n));
+    for (int i = 0; i < f->n; i++) {
+        const size_t row = tp_tensor_bytes(&f->to[i]->tensor) / (size_t)batch;
+        memset((char *)arrays[i] + (size_t)n * row, 0, (size_t)(batch - n) * row);
+    }
+    for (int64_t i = 0; i < batch; i++) {
+        mask[i] = i < n ? 1.0f : 0.0f;
+        rows[i] = i < n ? rows[i] : 0;
+    }
+    return TP_OK;
 }
 
 tp_status tp_feed_next(tp_trainer *t, tp_stream *s)
 {
     tp_feed *f = &t->feed;
-    const int64_t batch = t->opts.batch;
-    int64_t n = 0;
+    const int at = f->next;
 
-    TP_TRY(tp_stream_next(s, f->host, f->host_rows, &n));
-    for (int i = 0; i < f->n; i++) {
-        const size_t bytes = tp_tensor_bytes(&f->to[i]->tensor), row = bytes / (size_t)batch;
-        memset((char *)f->host[i] + (size_t)n * row, 0, (size_t)(batch - n) * row);
-        TP_TRY(tp_device_upload(t->dev, f->to[i]->tensor.data, f->host[i], bytes));
-    }
-    for (int64_t i = 0; i < batch; i++) {
-        f->host_mask[i] = i < n ? 1.0f : 0.0f;
-        f->host_rows[i] = i < n ? f->host_rows[i] : 0;
-    }
-    TP_TRY(tp_device_upload(t->dev, f->rows.data, f->host_rows, (size_t)batch * sizeof(int64_t)));
-    return tp_device_upload(t->dev, f->mask.data, f->host_mask, (size_t)batch * sizeof(float));
+    if (f->host[0] == NULL)
+        return fill(t, s, f->block);
+    f->next = (at + 1) % TP_TRAINER_FEED;
+    TP_TRY(tp_device_await(t->dev, TP_MARK_FILLED + at));
+    TP_TRY(fill(t, s, f->host[at]));
+    TP_TRY(tp_device_follow(t->dev, TP_QUEUE_IN, TP_MARK_TAKEN + at));
+    TP_TRY(tp_device_enqueue_copy(t->dev, TP_QUEUE_IN, f->device[at], f->host[at], f->bytes, TP_TO_DEVICE));
+    TP_TRY(tp_device_mark(t->dev, TP_QUEUE_IN, TP_MARK_FILLED + at));
+    TP_TRY(tp_device_follow(t->dev, TP_QUEUE_RUN, TP_MARK_FILLED + at));
+    TP_TRY(tp_device_enqueue_copy(t->dev, TP_QUEUE_RUN, f->block, f->device[at], f->bytes, TP_ON_DEVICE));
+    return tp_device_mark(t->dev, TP_QUEUE_RUN, TP_MARK_TAKEN + at);
 }
 
 tp_status tp_feed_train(tp_trainer *t, int64_t step)
@@ -142,7 +190,7 @@ tp_status tp_feed_stage(tp_trainer *t)
     TP_TRY(stage_floats(t, &t->target_scale, scale, n_norm));
     if (t->opts.class_weight != NULL)
         TP_TRY(stage_floats(t, &t->class_weight, t->opts.class_weight, tp_model_outputs(t->model)));
-    return tp_data_resident(t->data) ? stage_arrays(t) : make_slots(t);
+    return tp_data_resident(t->data) ? stage_arrays(t) : make_block(t);
 }
 
 void tp_feed_free(tp_trainer *t)
@@ -150,12 +198,11 @@ void tp_feed_free(tp_trainer *t)
     tp_feed *f = &t->feed;
 
     tp_stream_close(f->stream);
-    for (int i = 0; i < f->n; i++)
-        tp_free(f->host[i]);
-    tp_free(f->host_rows);
-    tp_free(f->host_mask);
-    tp_device_release(t->dev, f->rows.data);
-    tp_device_release(t->dev, f->mask.data);
+    for (int i = 0; i < TP_TRAINER_FEED; i++) {
+        tp_device_host_release(t->dev, f->host[i]);
+        tp_device_release(t->dev, f->device[i]);
+    }
+    tp_device_release(t->dev, f->block);
     for (int p = 0; p < TP_PARTS; p++)
         unstage(t, &t->rows[p]);
     for (int i = 0; i < TP_TRAINER_INPUTS; i++) {

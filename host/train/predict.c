@@ -1,5 +1,6 @@
 /* predict.c - the evaluation pass over a part, as a graph of its own. */
 #include "host/core/mem.h"
+#include "host/graph/plan.h"
 #include "host/train/trainer.h"
 #include <string.h>
 
@@ -39,6 +40,7 @@ static tp_status build_eval(tp_trainer *t, tp_eval_pass *e, tp_part part, int us
     if (b.target_scale != 0)
         out = tp_add(b.g, tp_div(b.g, out, b.target_scale), b.target_shift);
     e->out = tp_output(b.g, out);
+    tp_advance(b.g, b.counter);
     TP_TRY(tp_graph_status(b.g));
     tp_plan_opts opts = TP_PLAN_OPTS_INIT;
     opts.precision = t->opts.precision;
@@ -63,37 +65,64 @@ void tp_eval_free(tp_eval_pass *e)
     *e = (tp_eval_pass){0};
 }
 
-static tp_status run_eval(tp_trainer *t, tp_eval_pass *e, tp_part part, tp_stream *stream, float *outputs,
-                          double *loss)
+static tp_status read_later(tp_trainer *t, const tp_eval_pass *e, tp_val v, float *to)
+{
+    return tp_device_enqueue_copy(t->dev, TP_QUEUE_RUN, to, e->plan->data[v],
+                                  (size_t)tp_shape_len(tp_val_shape(e->g, v)) * sizeof(float),
+                                  TP_FROM_DEVICE);
+}
+
+static tp_status launch_batch(tp_trainer *t, const tp_eval_pass *e, tp_stream *stream, int place)
+{
+    float *to = t->eval_out[place];
+    const int64_t n = tp_eval_batch(t) * tp_model_outputs(t->model);
+
+    if (stream != NULL)
+        TP_TRY(tp_feed_next(t, stream));
+    TP_TRY(tp_plan_run(e->plan));
+    TP_TRY(read_later(t, e, e->out, to));
+    if (e->loss_sum != 0) {
+        TP_TRY(read_later(t, e, e->loss_sum, to + n));
+        TP_TRY(read_later(t, e, e->weight_sum, to + n + 1));
+    }
+    return tp_device_mark(t->dev, TP_QUEUE_RUN, TP_MARK_EVAL + place);
+}
+
+/* A batch is collected while the next one runs. */
+static tp_status run_eval(tp_trainer *t, const tp_eval_pass *e, tp_part part, tp_stream *stream,
+                          float *outputs, double *loss)
 {
     const int64_t batch = tp_eval_batch(t), rows = tp_data_part_rows(t->data, part),
-                  width = tp_model_outputs(t->model);
+                  width = tp_model_outputs(t->model), batches = (rows + batch - 1) / batch;
     double loss_sum = 0.0, weight_sum = 0.0;
-    float *batch_out = NULL;
-    tp_status st = TP_OK;
 
-    TP_TRY(tp_alloc(&batch_out, (size_t)(batch * width), sizeof(float), "outputs"));
-    for (int64_t at = 0; at < rows; at += batch) {
-        const int64_t n = rows - at < batch ? rows - at : batch;
-        double l = 0.0, w = 0.0;
-        if (stream != NULL)
-            TP_TRY_GOTO(tp_feed_next(t, stream), st, done);
-        TP_TRY_GOTO(tp_trainer_set_counter(t, (uint64_t)(at / batch)), st, done);
-        TP_TRY_GOTO(tp_plan_run(e->plan), st, done);
-        TP_TRY_GOTO(tp_plan_read(e->plan, e->out, batch_out), st, done);
-        memcpy(outputs + at * width, batch_out, (size_t)(n * width) * sizeof(float));
-        if (e->loss_sum != 0) {
-            TP_TRY_GOTO(tp_trainer_read(e->plan, e->loss_sum, &l), st, done);
-            TP_TRY_GOTO(tp_trainer_read(e->plan, e->weight_sum, &w), st, done);
-        }
-        loss_sum += l;
-        weight_sum += w;
+    TP_TRY(tp_trainer_set_counter(t, 0));
+    for (int64_t i = 0; i <= batches; i++) {
+        if (i < batches)
+            TP_TRY(launch_batch(t, e, stream, (int)(i % 2)));
+        if (i == 0)
+            continue;
+        const int place = (int)((i - 1) % 2);
+        const int64_t at = (i - 1) * batch, n = rows - at < batch ? rows - at : batch;
+        const float *from = t->eval_out[place];
+        TP_TRY(tp_device_await(t->dev, TP_MARK_EVAL + place));
+        memcpy(outputs + at * width, from, (size_t)(n * width) * sizeof(float));
+        loss_sum += (double)from[batch * width];
+        weight_sum += (double)from[batch * width + 1];
     }
     if (loss != NULL)
         *loss = loss_sum / weight_sum;
-done:
-    tp_free(batch_out);
-    return st;
+    return TP_OK;
+}
+
+static tp_status make_room(tp_trainer *t)
+{
+    const size_t bytes = (size_t)(tp_eval_batch(t) * tp_model_outputs(t->model) + 2) * sizeof(float);
+
+    for (int i = 0; i < 2; i++)
+        if (t->eval_out[i] == NULL)
+            TP_TRY(tp_device_host_alloc(t->dev, (void **)&t->eval_out[i], bytes, "outputs"));
+    return TP_OK;
 }
 
 tp_status tp_eval_prepare(tp_trainer *t, tp_part part, int use_ema)
@@ -103,6 +132,7 @@ tp_status tp_eval_prepare(tp_trainer *t, tp_part part, int use_ema)
 
     if (e->plan != NULL || tp_data_part_rows(t->data, part) == 0)
         return TP_OK;
+    TP_TRY(make_room(t));
     const tp_status st = make_eval(t, e, part, averaged);
     if (st != TP_OK)
         tp_eval_free(e);

@@ -164,10 +164,10 @@ static int64_t smallest(int64_t a, int64_t b, int64_t c)
 static tp_status train(tp_run *u, int64_t first)
 {
     progress p = {.step = first, .start = seconds_now()};
-    int64_t saved = first;
     int finished = 0;
 
     p.last_time = p.start;
+    u->saved = first;
     while (p.step < u->total && !finished) {
         TP_TRY(run_until(u, &p,
                          smallest(u->total, next_multiple(p.step, u->report_every),
@@ -177,15 +177,16 @@ static tp_status train(tp_run *u, int64_t first)
             TP_TRY(report(u, &p, &finished));
         const int stop = stop_asked(u) && !last;
         if (p.step % u->save_every == 0 || last || finished || stop || (double)p.step == u->best.best_step) {
-            int written = 0;
             if (p.bad == 0)
-                TP_TRY(tp_run_save(u, p.step, &written));
-            saved = written ? p.step : saved;
+                TP_TRY(tp_run_save(u, p.step));
         }
+        if (stop)
+            TP_TRY(tp_run_settle(u));
         TP_CHECK(!stop, TP_ESTOPPED,
                  "stopped at step %lld of %lld; checkpoint of step %lld is good: go on with --resume",
-                 (long long)p.step, (long long)u->total, (long long)saved);
+                 (long long)p.step, (long long)u->total, (long long)u->saved);
     }
+    TP_TRY(tp_run_settle(u));
     u->result->steps = p.step;
     u->result->samples = (p.step - first) * u->r->train.batch;
     u->result->seconds = seconds_now() - p.start;
@@ -271,6 +272,8 @@ static tp_status prepare(tp_run *u)
     TP_TRY(tp_run_check_metrics(u));
     TP_TRY(tp_run_make_trainer(u));
     TP_TRY(tp_run_open_dir(u));
+    if (u->o->out != NULL)
+        TP_TRY(tp_snapshot_new(&u->saving.snapshot, u->trainer));
     for (int p = 0; p < TP_PARTS; p++)
         if (tp_data_part_rows(u->data, (tp_part)p) > most)
             most = tp_data_part_rows(u->data, (tp_part)p);
@@ -332,6 +335,7 @@ tp_status tp_run_train(const tp_recipe *r, const tp_run_opts *opts, tp_run_resul
 
     *result = (tp_run_result){.steps = 0};
     const tp_status st = carry_out(&u);
+    tp_run_end_saving(&u);
     if (st != TP_OK)
         tp_run_note(&u, "%s", tp_last_error());
     tp_run_close(&u);
@@ -340,6 +344,7 @@ tp_status tp_run_train(const tp_recipe *r, const tp_run_opts *opts, tp_run_resul
 
 void tp_run_close(tp_run *u)
 {
+    tp_snapshot_free(u->saving.snapshot);
     tp_trainer_free(u->trainer);
     tp_model_free(u->model);
     tp_data_free(u->data);

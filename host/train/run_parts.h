@@ -2,7 +2,10 @@
  * score.c measures, checkpoint.c saves and restores, run_dir.c keeps the run directory. */
 #ifndef TP_TRAIN_RUN_PARTS_H
 #define TP_TRAIN_RUN_PARTS_H
+#include "host/train/trainer.h"
 #include "temper/run.h"
+#include "temper/safetensors.h"
+#include <pthread.h>
 #include <stdio.h>
 
 #ifdef __cplusplus
@@ -10,6 +13,20 @@ extern "C" {
 #endif
 
 #define TP_RUN_PATH 4096
+
+/* A checkpoint that a thread of its own writes while training goes on. */
+typedef struct tp_saving {
+    tp_snapshot *snapshot; /* NULL where nothing is written */
+    int running;
+    pthread_t thread;
+    tp_tensors *tensors; /* on the snapshot's memory */
+    char path[TP_RUN_PATH];
+    int64_t step;
+    /* Left by the thread. */
+    int finite;
+    tp_status status;
+    char error[TP_RUN_PATH + 512];
+} tp_saving;
 
 typedef struct tp_run {
     const tp_recipe *r;
@@ -27,6 +44,8 @@ typedef struct tp_run {
     tp_early_stop early;
     tp_early_stop_state best;
     tp_plateau_state plateau;
+    tp_saving saving;
+    int64_t saved; /* step of the last good checkpoint */
 } tp_run;
 
 /* Frees everything the run holds. */
@@ -49,8 +68,13 @@ tp_status tp_run_check_metrics(const tp_run *u) TP_MUST_USE;
 
 /* ---- checkpoint.c ---- */
 
-/* saved (may be NULL): 0 when a tensor is not finite, so that nothing was written. */
-tp_status tp_run_save(tp_run *u, int64_t step, int *saved) TP_MUST_USE;
+/* Begins a checkpoint, once the one before is written; only the copy is waited for. */
+tp_status tp_run_save(tp_run *u, int64_t step) TP_MUST_USE;
+/* Waits until the checkpoint that was begun, if any, is written, verified and counted in u->saved. Nothing is
+ * written when a tensor is not finite; that is noted, and no error. */
+tp_status tp_run_settle(tp_run *u) TP_MUST_USE;
+/* The same when the run has failed already: what goes wrong is noted and no error. */
+void tp_run_end_saving(tp_run *u);
 /* wanted < 0: the newest one that is sound, with what the run has seen so far. */
 tp_status tp_run_load(tp_run *u, int64_t wanted, int64_t *step) TP_MUST_USE;
 int tp_run_has_checkpoint(const tp_run *u);

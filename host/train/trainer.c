@@ -3,9 +3,10 @@
  * so that many steps run without the host. */
 #include "host/train/trainer.h"
 #include "host/core/mem.h"
-#include "host/graph/device.h"
 #include <math.h>
 #include <stdio.h>
+
+_Static_assert(TP_MARK_TAKEN + TP_TRAINER_FEED <= TP_DEVICE_MARKS, "a device has too few marks");
 
 tp_status tp_trainer_alloc(tp_trainer *t, tp_tensor *out, tp_dtype dtype, tp_shape shape, const char *what)
 {
@@ -19,14 +20,6 @@ tp_status tp_trainer_set_counter(tp_trainer *t, uint64_t step)
     const uint64_t counter[2] = {t->opts.seed, step};
     t->device_step = -1;
     return tp_device_upload(t->dev, t->counter.data, counter, sizeof(counter));
-}
-
-tp_status tp_trainer_read(tp_plan *plan, tp_val v, double *out)
-{
-    float f = 0.0f;
-    TP_TRY(tp_plan_read(plan, v, &f));
-    *out = (double)f;
-    return TP_OK;
 }
 
 /* ---- states ---- */
@@ -210,6 +203,8 @@ void tp_trainer_free(tp_trainer *t)
     tp_device_release(t->dev, t->results.data);
     tp_device_host_release(t->dev, t->host_rates);
     tp_device_host_release(t->dev, t->host_results);
+    tp_device_host_release(t->dev, t->eval_out[0]);
+    tp_device_host_release(t->dev, t->eval_out[1]);
     tp_free(t->states);
     tp_free(t->s1);
     tp_free(t->s2);
@@ -235,8 +230,8 @@ static tp_status copy_ring(tp_trainer *t, const tp_tensor *ring, float *host, in
         const int64_t piece = n < TP_TRAINER_RING - at ? n : TP_TRAINER_RING - at;
         const size_t bytes = (size_t)(piece * row) * sizeof(float);
         float *there = (float *)ring->data + at * row, *here = host + at * row;
-        TP_TRY(to_device ? tp_device_enqueue_upload(t->dev, there, here, bytes)
-                         : tp_device_enqueue_download(t->dev, here, there, bytes));
+        TP_TRY(to_device ? tp_device_enqueue_copy(t->dev, TP_QUEUE_RUN, there, here, bytes, TP_TO_DEVICE)
+                         : tp_device_enqueue_copy(t->dev, TP_QUEUE_RUN, here, there, bytes, TP_FROM_DEVICE));
         first += piece;
         n -= piece;
     }
@@ -267,7 +262,7 @@ tp_status tp_trainer_launch(tp_trainer *t, int64_t first, int64_t n, const doubl
     TP_TRY(copy_ring(t, &t->rates, t->host_rates, first, n, 1));
     TP_TRY(run_steps(t, first, n));
     TP_TRY(copy_ring(t, &t->results, t->host_results, first, n, 0));
-    TP_TRY(tp_device_mark(t->dev, t->next_mark));
+    TP_TRY(tp_device_mark(t->dev, TP_QUEUE_RUN, TP_MARK_LAUNCH + t->next_mark));
     t->next_mark = (t->next_mark + 1) % 2;
     t->device_step = first + n;
     t->launched[t->n_launched].first = first;
@@ -278,7 +273,7 @@ tp_status tp_trainer_launch(tp_trainer *t, int64_t first, int64_t n, const doubl
 tp_status tp_trainer_collect(tp_trainer *t, tp_step_result *results)
 {
     TP_CHECK(t->n_launched > 0, TP_EINVAL, "nothing is launched that could be collected");
-    TP_TRY(tp_device_await(t->dev, (t->next_mark + t->n_launched) % 2));
+    TP_TRY(tp_device_await(t->dev, TP_MARK_LAUNCH + (t->next_mark + t->n_launched) % 2));
     for (int64_t i = 0; i < t->launched[0].n; i++) {
         const float *r = t->host_results + (t->launched[0].first + i) % TP_TRAINER_RING * TP_TRAINER_RESULTS;
         results[i] =

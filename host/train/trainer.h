@@ -1,8 +1,10 @@
 /* trainer.h - what the files of the trainer share: trainer.c makes and runs it, feed.c puts data onto the
- * device, step.c builds the training step as a graph, predict.c the evaluation pass. */
+ * device, step.c builds the training step as a graph, predict.c the evaluation pass, snapshot.c copies the
+ * states. */
 #ifndef TP_TRAIN_TRAINER_H
 #define TP_TRAIN_TRAINER_H
 #include "host/data/stream.h"
+#include "host/graph/device.h"
 #include "temper/plan.h"
 #include "temper/train.h"
 
@@ -17,6 +19,18 @@ extern "C" {
 #define TP_TRAINER_RING    ((int64_t)4 * TP_MAX_LAUNCH)
 #define TP_TRAINER_RESULTS 4 /* loss, scale and ok of tp_clip_norm, its norm */
 
+#define TP_TRAINER_FEED 4 /* batches of a stream on their way to a GPU */
+
+/* Marks in the queues of the device. */
+enum {
+    TP_MARK_LAUNCH, /* two, for the launches that are not collected */
+    TP_MARK_EVAL = TP_MARK_LAUNCH + 2,
+    TP_MARK_STATES = TP_MARK_EVAL + 2, /* a snapshot is taken, and has come to the host */
+    TP_MARK_SNAPSHOT,
+    TP_MARK_FILLED, /* one a place of the feed: it is on the device, and its batch has been taken from it */
+    TP_MARK_TAKEN = TP_MARK_FILLED + TP_TRAINER_FEED
+};
+
 /* An array on the device: the data set's own memory on the CPU, a copy elsewhere, or the rows of one batch.
  */
 typedef struct tp_staged {
@@ -24,16 +38,19 @@ typedef struct tp_staged {
     int owned;
 } tp_staged;
 
-/* A data set that is not resident: every batch is copied into arrays of one batch before it runs. */
+/* A data set that is not resident: its batches pass through one block of memory, the arrays of a batch one
+ * behind another, from which the graphs read. On a GPU a batch comes there through a ring: from pinned memory
+ * to the device beside the steps before, then into the block between two steps. */
 typedef struct tp_feed {
     tp_stream *stream; /* of the training part */
     int64_t next_step; /* whose batch the stream gives next */
-    void *host[TP_TRAINER_INPUTS + 2];
     tp_staged *to[TP_TRAINER_INPUTS + 2];
     int n;
-    int64_t *host_rows;
-    float *host_mask;
     tp_tensor rows, mask; /* row numbers int64 (batch); 1 for a row, 0 for padding, float32 (batch) */
+    size_t bytes;
+    char *block;
+    char *host[TP_TRAINER_FEED], *device[TP_TRAINER_FEED]; /* the ring; on the CPU none, and no second copy */
+    int next;
 } tp_feed;
 
 /* One evaluation pass: its own graph, because a part has its own number of rows. */
@@ -72,6 +89,7 @@ struct tp_trainer {
     tp_graph *g;
     tp_plan *plan;
     tp_eval_pass eval[TP_PARTS][2]; /* [1]: with averaged weights */
+    float *eval_out[2];             /* on the host: outputs of a batch, its two sums */
 };
 
 /* A graph that reads batches of one part. */
@@ -90,7 +108,6 @@ typedef struct tp_batch_graph {
 tp_status tp_trainer_alloc(tp_trainer *t, tp_tensor *out, tp_dtype dtype, tp_shape shape, const char *what)
     TP_MUST_USE;
 tp_status tp_trainer_set_counter(tp_trainer *t, uint64_t step) TP_MUST_USE;
-tp_status tp_trainer_read(tp_plan *plan, tp_val v, double *out) TP_MUST_USE;
 
 /* ---- feed.c ---- */
 
@@ -108,6 +125,22 @@ void tp_feed_bind(tp_batch_graph *b, tp_part part, int64_t steps, int shuffle);
 /* Rows [first, first + rows of index) of the batch. */
 tp_val tp_feed_input(tp_batch_graph *b, int i, tp_val index, int64_t first, int augmented);
 tp_val tp_feed_target(tp_batch_graph *b, tp_val index, int64_t first);
+
+/* ---- snapshot.c ---- */
+
+/* The states of a trainer as they were between two steps, on their way to the host while it trains on. */
+typedef struct tp_snapshot tp_snapshot;
+
+/* Memory for it: the host's, and as much of the device's if that has its own and enough of it. t must outlive
+ * it. */
+tp_status tp_snapshot_new(tp_snapshot **out, tp_trainer *t) TP_MUST_USE;
+void tp_snapshot_free(tp_snapshot *s); /* NULL is fine */
+/* Takes the states as they are behind the last step that was launched. The one before must have come. */
+tp_status tp_snapshot_take(tp_snapshot *s) TP_MUST_USE;
+/* Waits until it has come to the host, on any thread. */
+tp_status tp_snapshot_await(tp_snapshot *s) TP_MUST_USE;
+/* State i of the trainer in it. */
+tp_tensor tp_snapshot_at(const tp_snapshot *s, int i);
 
 /* ---- step.c ---- */
 

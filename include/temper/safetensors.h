@@ -21,6 +21,8 @@ TP_API void tp_tensors_free(tp_tensors *t); /* NULL is fine */
  * "__metadata__"), TP_ESHAPE, TP_ENOMEM. */
 TP_API tp_status tp_tensors_add(tp_tensors *t, const char *name, tp_dtype dtype, tp_shape shape, void **data)
     TP_MUST_USE;
+/* The same with memory that stays the caller's and is neither copied nor freed. */
+TP_API tp_status tp_tensors_borrow(tp_tensors *t, const char *name, tp_tensor tensor) TP_MUST_USE;
 TP_API int tp_tensors_count(const tp_tensors *t);
 TP_API const char *tp_tensors_name(const tp_tensors *t, int i);
 TP_API const tp_tensor *tp_tensors_at(const tp_tensors *t, int i);

@@ -4,8 +4,9 @@
  * thread and runs until it waits for others, in an order that a test chooses (emu_schedule); blocks run one
  * after another in such an order too. Shared memory is a heap block of its own for each block, filled with
  * NaN, so that AddressSanitizer sees an overrun and an unwritten read shows. Barriers know their place in the
- * source. Work on a stream is done as late as the API allows. It says nothing about time, tensor-core
- * arithmetic or the memory model of a GPU. */
+ * source. Work on a stream is done as late as the API allows; in an odd order (emu_schedule) that of every
+ * stream but the first is done as early as it can be. Several threads may call. It says nothing about time,
+ * tensor-core arithmetic or the memory model of a GPU. */
 #ifndef TP_TESTS_CUDA_EMU_H
 #define TP_TESTS_CUDA_EMU_H
 #define TP_EMULATED 1
@@ -102,6 +103,7 @@ cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t str
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);

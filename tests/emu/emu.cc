@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
+#include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <random>
 #include <sys/mman.h>
@@ -488,9 +490,8 @@ void *emu::dyn_shared()
 /* ---- the runtime ---- */
 
 struct emu_event {
-    bool recorded = false;
     uint64_t done_at = 0, wanted = 0; /* times recorded: done, asked for */
-    double time = 0.0;
+    emu_stream *stream = nullptr;     /* of the last time */
 };
 struct emu_graph {
     std::vector<std::function<void()>> work;
@@ -498,8 +499,13 @@ struct emu_graph {
 struct emu_exec {
     std::vector<std::function<void()>> work;
 };
+struct emu_work {
+    std::function<void()> run;
+    emu_event *after = nullptr; /* waits until this has been reached so many times */
+    uint64_t times = 0;
+};
 struct emu_stream {
-    std::vector<std::function<void()>> queue;
+    std::deque<emu_work> queue;
     emu_graph *capture = nullptr;
 };
 
@@ -510,7 +516,8 @@ struct runtime {
     uint64_t calls = 0, alive = 0, syncs = 0;
     uint64_t fail_at = 0;
     int fail_with = 0;
-    cudaError_t sticky = cudaSuccess, last = cudaSuccess;
+    cudaError_t sticky = cudaSuccess;
+    std::recursive_mutex mutex; /* held by every call */
     size_t limit = (size_t)16 << 30, used = 0;
     int devices = 1;
     std::map<void *, size_t> sizes;
@@ -538,6 +545,10 @@ runtime &rt()
     return *r;
 }
 
+thread_local cudaError_t last = cudaSuccess;
+
+#define LOCK() const std::lock_guard<std::recursive_mutex> lock_(rt().mutex)
+
 bool is_sticky(int e)
 {
     switch (e) {
@@ -564,31 +575,50 @@ cudaError_t enter()
     runtime &r = rt();
     r.calls++;
     if (r.sticky != cudaSuccess)
-        return r.last = r.sticky;
+        return last = r.sticky;
     if (r.fail_at != 0 && r.calls == r.fail_at) {
         if (is_sticky(r.fail_with)) {
             r.sticky = static_cast<cudaError_t>(r.fail_with);
             for (emu_stream *s : r.streams) /* a lost device does nothing more */
                 s->queue.clear();
         }
-        return r.last = static_cast<cudaError_t>(r.fail_with);
+        return last = static_cast<cudaError_t>(r.fail_with);
     }
     return cudaSuccess;
 }
 
 #define ENTER()                                                                                              \
+    LOCK();                                                                                                  \
     do {                                                                                                     \
         const cudaError_t e_ = enter();                                                                      \
         if (e_ != cudaSuccess)                                                                               \
             return e_;                                                                                       \
     } while (0)
 
+void reach(const emu_event *event, uint64_t times);
+
+void work_off_one(emu_stream *s)
+{
+    const emu_work w = std::move(s->queue.front());
+    s->queue.pop_front();
+    if (w.after != nullptr)
+        reach(w.after, w.times);
+    else
+        w.run();
+}
+
+/* Does what the event waits for and no more. What it was recorded behind was asked for before it, so streams
+ * that follow each other's events cannot wait in a circle. */
+void reach(const emu_event *event, uint64_t times)
+{
+    while (event->done_at < times && !event->stream->queue.empty())
+        work_off_one(event->stream);
+}
+
 void drain(emu_stream *s)
 {
-    std::vector<std::function<void()>> work;
-    work.swap(s->queue);
-    for (auto &f : work)
-        f();
+    while (!s->queue.empty())
+        work_off_one(s);
 }
 
 void drain_all()
@@ -597,14 +627,29 @@ void drain_all()
         drain(s);
 }
 
-void submit(emu_stream *s, std::function<void()> f)
+/* Every stream but the first, up to what waits for it. */
+void hurry()
+{
+    for (size_t i = 1; i < rt().streams.size(); i++) {
+        emu_stream *s = rt().streams[i];
+        while (!s->queue.empty() && (s->queue.front().after == nullptr ||
+                                     s->queue.front().after->done_at >= s->queue.front().times))
+            work_off_one(s);
+    }
+}
+
+void submit(emu_stream *s, emu_work w)
 {
     if (s == nullptr)
         die("the default stream is not used here");
+    if (s->capture != nullptr && w.after != nullptr)
+        die("a captured stream follows an event");
     if (s->capture != nullptr)
-        s->capture->work.push_back(std::move(f));
+        s->capture->work.push_back(std::move(w.run));
     else if (rt().sticky == cudaSuccess)
-        s->queue.push_back(std::move(f));
+        s->queue.push_back(std::move(w));
+    if (schedule % 2 == 1)
+        hurry();
 }
 
 } // namespace
@@ -615,19 +660,21 @@ void emu::launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, c
     const uint64_t threads = (uint64_t)block.x * block.y * block.z,
                    blocks = (uint64_t)grid.x * grid.y * grid.z;
 
+    LOCK();
     if (enter() != cudaSuccess)
         return;
     if (threads == 0 || threads > 1024 || blocks == 0 || grid.y > 65535 || grid.z > 65535 ||
         bytes > 227 * 1024) {
-        rt().last = cudaErrorInvalidConfiguration;
+        last = cudaErrorInvalidConfiguration;
         return;
     }
-    submit(stream, [=] { run_kernel(name, grid, block, bytes, body); });
+    submit(stream, {[=] { run_kernel(name, grid, block, bytes, body); }});
 }
 
 void emu::run_on_stream(cudaStream_t stream, std::function<void()> work)
 {
-    submit(stream, std::move(work));
+    LOCK();
+    submit(stream, {std::move(work)});
 }
 
 const char *cudaGetErrorString(cudaError_t error)
@@ -636,8 +683,9 @@ const char *cudaGetErrorString(cudaError_t error)
 }
 cudaError_t cudaGetLastError()
 {
-    const cudaError_t e = rt().last;
-    rt().last = rt().sticky;
+    LOCK();
+    const cudaError_t e = last;
+    last = rt().sticky;
     return e;
 }
 cudaError_t cudaDriverGetVersion(int *version)
@@ -688,7 +736,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     ENTER();
     if (bytes > rt().limit - rt().used)
-        return rt().last = cudaErrorMemoryAllocation;
+        return last = cudaErrorMemoryAllocation;
     *p = malloc(bytes > 0 ? bytes : 1);
     memset(*p, 0xff, bytes);
     rt().sizes[*p] = bytes;
@@ -698,6 +746,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
 }
 cudaError_t cudaFree(void *p)
 {
+    LOCK();
     if (p == nullptr)
         return cudaSuccess;
     drain_all();
@@ -720,6 +769,7 @@ cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags)
 }
 cudaError_t cudaFreeHost(void *p)
 {
+    LOCK();
     if (p == nullptr)
         return cudaSuccess;
     drain_all();
@@ -732,13 +782,13 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpy
 {
     ENTER();
     (void)kind;
-    submit(stream, [=] { memcpy(dst, src, bytes); });
+    submit(stream, {[=] { memcpy(dst, src, bytes); }});
     return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
 {
     ENTER();
-    submit(stream, [=] { memset(dst, value, bytes); });
+    submit(stream, {[=] { memset(dst, value, bytes); }});
     return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
@@ -752,6 +802,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
+    LOCK();
     drain(stream);
     rt().streams.erase(std::find(rt().streams.begin(), rt().streams.end(), stream));
     delete stream;
@@ -762,6 +813,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
  * returns. */
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
+    LOCK();
     const cudaError_t e = enter();
     if (stream->capture != nullptr)
         die("a synchronisation during capture");
@@ -779,6 +831,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
 {
+    LOCK();
     *graph = stream->capture;
     stream->capture = nullptr;
     const cudaError_t e = enter();
@@ -799,12 +852,14 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsig
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 {
+    LOCK();
     delete graph;
     rt().alive--;
     return enter();
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 {
+    LOCK();
     drain_all();
     delete exec;
     rt().alive--;
@@ -813,10 +868,10 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
     ENTER();
-    submit(stream, [=] {
-        for (auto &f : exec->work)
-            f();
-    });
+    submit(stream, {[=] {
+               for (auto &f : exec->work)
+                   f();
+           }});
     return cudaSuccess;
 }
 cudaError_t cudaEventCreate(cudaEvent_t *event)
@@ -833,6 +888,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
+    LOCK();
     drain_all();
     delete event;
     rt().alive--;
@@ -842,15 +898,25 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
     ENTER();
     const uint64_t wanted = ++event->wanted;
-    submit(stream, [=] { event->done_at = wanted; });
+    event->stream = stream;
+    submit(stream, {[=] { event->done_at = wanted; }});
+    return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    ENTER();
+    (void)flags;
+    if (event->wanted > 0)
+        submit(stream, {[] {}, event, event->wanted});
     return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
+    LOCK();
     const cudaError_t e = enter();
     rt().syncs++;
-    if (event->done_at < event->wanted)
-        drain_all();
+    if (event->wanted > 0)
+        reach(event, event->wanted);
     return e;
 }
 cudaError_t cudaEventQuery(cudaEvent_t event)
@@ -872,20 +938,24 @@ void emu_schedule(uint64_t which)
 }
 void emu_fail_at(uint64_t n, int error)
 {
+    LOCK();
     rt().calls = 0;
     rt().fail_at = n;
     rt().fail_with = error;
-    rt().sticky = rt().last = cudaSuccess;
+    rt().sticky = last = cudaSuccess;
 }
 uint64_t emu_calls(void)
 {
+    LOCK();
     return rt().calls;
 }
 uint64_t emu_alive(void)
 {
+    LOCK();
     return rt().alive;
 }
 uint64_t emu_syncs(void)
 {
+    LOCK();
     return rt().syncs;
 }

@@ -3,6 +3,7 @@
 #include "tests/emu/cuda_emu.h"
 #include <gtest/gtest.h>
 #include <set>
+#include <thread>
 #include <vector>
 
 namespace
@@ -277,6 +278,55 @@ TEST_F(Emulation, StreamsWorkAsLateAsTheyMay)
     EXPECT_EQ(cudaEventSynchronize(event), cudaSuccess);
     EXPECT_EQ(x, 1);
     EXPECT_EQ(cudaEventDestroy(event), cudaSuccess);
+}
+
+/* A copy from a to b on the first stream, and one of 2 to a on another, with or without waiting for it. */
+TEST_F(Emulation, StreamsFollowEventsAndShowWhatDoesNot)
+{
+    for (const uint64_t order : {0, 1})
+        for (const bool follows : {true, false}) {
+            cudaStream_t other = nullptr;
+            cudaEvent_t copied = nullptr;
+            int a = 1, b = 0, two = 2;
+            emu_schedule(order);
+            ASSERT_EQ(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking), cudaSuccess);
+            ASSERT_EQ(cudaEventCreateWithFlags(&copied, cudaEventDisableTiming), cudaSuccess);
+            EXPECT_EQ(cudaStreamWaitEvent(other, copied, 0), cudaSuccess) << "never recorded";
+            ASSERT_EQ(cudaMemcpyAsync(&b, &a, sizeof(a), cudaMemcpyDeviceToDevice, stream), cudaSuccess);
+            ASSERT_EQ(cudaEventRecord(copied, stream), cudaSuccess);
+            if (follows) {
+                ASSERT_EQ(cudaStreamWaitEvent(other, copied, 0), cudaSuccess);
+            }
+            ASSERT_EQ(cudaMemcpyAsync(&a, &two, sizeof(a), cudaMemcpyHostToDevice, other), cudaSuccess);
+            EXPECT_EQ(a, order == 1 && !follows ? 2 : 1) << "early only where it may be";
+            EXPECT_EQ(b, 0);
+            ASSERT_EQ(cudaStreamSynchronize(other), cudaSuccess);
+            EXPECT_EQ(a, 2);
+            EXPECT_EQ(b, follows ? 1 : 0) << "what is not waited for is not done";
+            ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+            EXPECT_EQ(b, follows ? 1 : 2) << order;
+            EXPECT_EQ(cudaEventDestroy(copied), cudaSuccess);
+            EXPECT_EQ(cudaStreamDestroy(other), cudaSuccess);
+        }
+}
+
+TEST_F(Emulation, AnEventIsWaitedForOnAnyThread)
+{
+    cudaEvent_t event = nullptr;
+    int from = 5, to = 0;
+    ASSERT_EQ(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), cudaSuccess);
+    ASSERT_EQ(cudaMemcpyAsync(&to, &from, sizeof(to), cudaMemcpyDeviceToHost, stream), cudaSuccess);
+    ASSERT_EQ(cudaEventRecord(event, stream), cudaSuccess);
+    std::thread waits([&] {
+        EXPECT_EQ(cudaEventSynchronize(event), cudaSuccess);
+        EXPECT_EQ(to, 5);
+    });
+    int other = 0;
+    for (int i = 0; i < 100; i++)
+        EXPECT_EQ(cudaMemcpyAsync(&other, &from, sizeof(from), cudaMemcpyDeviceToHost, stream), cudaSuccess);
+    waits.join();
+    EXPECT_EQ(cudaEventDestroy(event), cudaSuccess);
+    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
 }
 
 TEST_F(Emulation, ACapturedGraphRunsWhenItIsLaunched)

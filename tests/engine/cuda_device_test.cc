@@ -52,7 +52,7 @@ struct Program {
         uint64_t c[2] = {0, 0};
         rows->resize(24);
         TP_TRY(tp_plan_run_times(plan, times));
-        TP_TRY(tp_device_mark(dev, 1));
+        TP_TRY(tp_device_mark(dev, TP_QUEUE_RUN, 1));
         TP_TRY(tp_device_await(dev, 1));
         TP_TRY(tp_device_download(dev, rows->data(), ring, 24 * sizeof(float)));
         TP_TRY(tp_device_download(dev, c, counter, sizeof(c)));
@@ -83,9 +83,9 @@ TEST(CudaDevice, QueuedCopiesAreDoneAtTheirMark)
     ASSERT_EQ(tp_device_host_alloc(gpu(), &host, 64, "host"), TP_OK);
     ASSERT_EQ(tp_device_host_alloc(gpu(), &back, 64, "back"), TP_OK);
     static_cast<char *>(host)[63] = 7;
-    ASSERT_EQ(tp_device_enqueue_upload(gpu(), p, host, 64), TP_OK);
-    ASSERT_EQ(tp_device_enqueue_download(gpu(), back, p, 64), TP_OK);
-    ASSERT_EQ(tp_device_mark(gpu(), 0), TP_OK);
+    ASSERT_EQ(tp_device_enqueue_copy(gpu(), TP_QUEUE_RUN, p, host, 64, TP_TO_DEVICE), TP_OK);
+    ASSERT_EQ(tp_device_enqueue_copy(gpu(), TP_QUEUE_RUN, back, p, 64, TP_FROM_DEVICE), TP_OK);
+    ASSERT_EQ(tp_device_mark(gpu(), TP_QUEUE_RUN, 0), TP_OK);
     ASSERT_EQ(tp_device_await(gpu(), 0), TP_OK);
     EXPECT_EQ(static_cast<char *>(back)[63], 7);
     tp_device_release(gpu(), p);
@@ -184,7 +184,7 @@ tp_status whole_life(uint64_t *calls)
         if (st == TP_OK)
             st = tp_device_host_alloc(dev, &host, 12, "host");
         if (st == TP_OK)
-            st = tp_device_enqueue_download(dev, host, p.x, 12);
+            st = tp_device_enqueue_copy(dev, TP_QUEUE_RUN, host, p.x, 12, TP_FROM_DEVICE);
         if (st == TP_OK)
             st = p.run(1, &step, &rows);
         if (st == TP_OK)

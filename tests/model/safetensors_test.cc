@@ -155,6 +155,23 @@ class Safetensors : public testing::Test
     }
 };
 
+TEST_F(Safetensors, BorrowedMemoryIsWrittenAndLeftToItsOwner)
+{
+    float values[3] = {1.0f, 2.0f, 4.0f};
+    auto t = make();
+    ASSERT_EQ(tp_tensors_borrow(t.get(), "x", {values, {1, {3}}, TP_F32}), TP_OK) << tp_last_error();
+    EXPECT_EQ(tp_tensors_borrow(t.get(), "x", {values, {1, {3}}, TP_F32}), TP_EINVAL);
+    EXPECT_EQ(tp_tensors_borrow(t.get(), "y", {nullptr, {1, {3}}, TP_F32}), TP_EINVAL);
+    EXPECT_NE(std::string(tp_last_error()).find("'y': there is no memory to borrow"), std::string::npos);
+    values[2] = 8.0f;
+    ASSERT_EQ(tp_tensors_save(t.get(), path.c_str()), TP_OK) << tp_last_error();
+    t.reset();
+    tp_tensors *back = nullptr;
+    ASSERT_EQ(tp_tensors_load(&back, path.c_str()), TP_OK) << tp_last_error();
+    EXPECT_EQ(std::memcmp(tp_tensors_find(back, "x")->data, values, sizeof(values)), 0);
+    tp_tensors_free(back);
+}
+
 TEST_F(Safetensors, EveryDtypeNameAndTextComesBack)
 {
     const Tensors t = one_of_each();

@@ -68,9 +68,17 @@ class Run : public testing::Test
         tp_run_result result = {};
     };
     static int stop_at, stop;
+    static int lose_folder_at; /* -10: not; it comes back three steps later */
+    static std::string lose_folder;
     static void on_report(void *, const tp_run_report *r)
     {
         stop = r->step == stop_at;
+        if (r->step == lose_folder_at) {
+            EXPECT_EQ(std::rename(lose_folder.c_str(), (lose_folder + "-away").c_str()), 0);
+        }
+        if (r->step == lose_folder_at + 3) {
+            EXPECT_EQ(std::rename((lose_folder + "-away").c_str(), lose_folder.c_str()), 0);
+        }
     }
 
     /* Every run has a process of its own: a resumed one must not find anything left in memory, and threads do
@@ -150,7 +158,8 @@ class Run : public testing::Test
         });
     }
 };
-int Run::stop_at, Run::stop;
+int Run::stop_at, Run::stop, Run::lose_folder_at = -10;
+std::string Run::lose_folder;
 
 std::string slurp(const std::string &path)
 {
@@ -257,13 +266,78 @@ TEST_F(Run, AGpuResumesBitForBit)
     EXPECT_STREQ(run("many", false, -1, {"train.steps_per_launch=5", "train.report=1000"}).hash, whole.hash);
 }
 
+/* In order 0 copies beside the steps are done as late as they may be, in order 1 as early. */
+const char *const queue_orders[] = {"0", "1"};
+
 TEST_F(Run, AGpuStreamsWhatDoesNotFit)
 {
+    const std::vector<const char *> stream = {"data.resident_bytes=1", "train.steps_per_launch=5",
+                                              "train.report=20", "train.precision=fp32"};
+    const Outcome cpu = run("cpu", false, -1, stream);
+    ASSERT_EQ(cpu.st, TP_OK) << cpu.line;
     device = "cuda";
-    const Outcome whole = run("whole", false, -1, {"data.resident_bytes=1"});
-    ASSERT_EQ(whole.st, TP_OK) << whole.line;
-    EXPECT_EQ(run("stop", false, 7, {"data.resident_bytes=1"}).st, TP_ESTOPPED);
-    EXPECT_STREQ(run("stop", true, -1, {"data.resident_bytes=1"}).hash, whole.hash);
+    std::string hash;
+    for (const char *order : queue_orders) {
+        setenv("TEMPER_EMU_SCHEDULE", order, 1);
+        const std::string out = std::string("whole") + order;
+        const Outcome whole = run(out, false, -1, stream);
+        ASSERT_EQ(whole.st, TP_OK) << whole.line;
+        hash = hash.empty() ? whole.hash : hash;
+        EXPECT_EQ(whole.hash, hash) << order;
+        for (int i = 0; i < cpu.result.test.n; i++)
+            EXPECT_NEAR(whole.result.test.values[i], cpu.result.test.values[i],
+                        1e-3 * (1 + std::fabs(cpu.result.test.values[i])))
+                << cpu.result.test.names[i];
+    }
+    unsetenv("TEMPER_EMU_SCHEDULE");
+    EXPECT_EQ(run("stop", false, 7, {"data.resident_bytes=1", "train.report=1"}).st, TP_ESTOPPED);
+    EXPECT_STREQ(run("stop", true, -1, {"data.resident_bytes=1", "train.report=1"}).hash,
+                 run("plain", false, -1, {"data.resident_bytes=1", "train.report=1"}).hash);
+}
+
+TEST_F(Run, ACheckpointIsOfItsStepWhateverRunsBesideIt)
+{
+    const std::vector<const char *> often = {"train.save=1", "train.keep=100", "train.report=1000"};
+    for (const char *where : {"cpu", "cuda"}) {
+        device = where;
+        for (const char *order : queue_orders) {
+            setenv("TEMPER_EMU_SCHEDULE", order, 1);
+            const std::string whole = std::string("whole-") + where + order;
+            ASSERT_EQ(run(whole, false, -1, often).st, TP_OK);
+            for (const int k : {1, 6, 19}) {
+                char file[64];
+                snprintf(file, sizeof(file), "/checkpoints/gen-%020d.safetensors", k);
+                const std::string out = whole + "-" + std::to_string(k), stopped = dir + "/" + out + file;
+                std::vector<const char *> there = often;
+                ASSERT_EQ(std::system(("mkdir -p " + dir + "/" + out + "/checkpoints && cp " + dir + "/" +
+                                       whole + "/recipe.yaml " + dir + "/" + out + " && cp " + dir + "/" +
+                                       whole + file + " " + stopped)
+                                          .c_str()),
+                          0);
+                const Outcome rest = run(out, true, -1, there);
+                ASSERT_EQ(rest.st, TP_OK) << rest.line;
+                EXPECT_EQ(slurp(dir + "/" + out + "/model.safetensors"),
+                          slurp(dir + "/" + whole + "/model.safetensors"))
+                    << where << " in order " << order << " from step " << k;
+            }
+        }
+    }
+    unsetenv("TEMPER_EMU_SCHEDULE");
+}
+
+TEST_F(Run, ACheckpointThatCannotBeWrittenEndsTheRunWithTheOnesBeforeIntact)
+{
+    Run::lose_folder_at = 4;
+    Run::lose_folder = dir + "/lost/checkpoints";
+    const Outcome lost = run("lost", false, -1, {"train.save=1", "train.report=1", "train.keep=100"});
+    Run::lose_folder_at = -10;
+    EXPECT_EQ(tp_status_exit_code(lost.st), 73) << lost.line;
+    EXPECT_NE(std::string(lost.line).find("checkpoints/gen-"), std::string::npos) << lost.line;
+    ASSERT_EQ(std::rename((Run::lose_folder + "-away").c_str(), Run::lose_folder.c_str()), 0);
+    const Outcome whole = run("whole", false, -1, {"train.save=1", "train.report=1", "train.keep=100"});
+    const Outcome rest = run("lost", true, -1, {"train.save=1", "train.report=1", "train.keep=100"});
+    EXPECT_EQ(rest.st, TP_OK) << rest.line;
+    EXPECT_STREQ(rest.hash, whole.hash);
 }
 
 TEST_F(Run, AGpuWithoutTheLibrariesTrainsToo)
