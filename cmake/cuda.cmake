@@ -10,7 +10,10 @@ function(tp_cuda_module target)
   add_library(${target} MODULE ${ARGN} ${TP_CUDA_C_SOURCES})
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/include)
   target_compile_definitions(${target} PRIVATE _GNU_SOURCE)
-  target_link_options(${target} PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/cmake/module_exports.map -Wl,-z,defs)
+  target_link_options(${target} PRIVATE -Wl,--version-script=${CMAKE_SOURCE_DIR}/cmake/module_exports.map)
+  if(NOT TEMPER_SANITIZE) # clang's sanitizers are linked into the program alone
+    target_link_options(${target} PRIVATE -Wl,-z,defs)
+  endif()
   set_target_properties(${target} PROPERTIES CXX_VISIBILITY_PRESET hidden CUDA_VISIBILITY_PRESET hidden
     LINK_DEPENDS ${CMAKE_SOURCE_DIR}/cmake/module_exports.map)
 endfunction()

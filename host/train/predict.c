@@ -127,7 +127,7 @@ static tp_status make_room(tp_trainer *t)
 
 tp_status tp_eval_prepare(tp_trainer *t, tp_part part, int use_ema)
 {
-    const int averaged = use_ema && t->opts.ema > 0.0;
+    const int averaged = use_ema && t->opts.optimizer.ema > 0.0;
     tp_eval_pass *e = &t->eval[part][averaged];
 
     if (e->plan != NULL || tp_data_part_rows(t->data, part) == 0)
@@ -141,7 +141,7 @@ tp_status tp_eval_prepare(tp_trainer *t, tp_part part, int use_ema)
 
 tp_status tp_trainer_predict(tp_trainer *t, tp_part part, int use_ema, float *outputs, double *loss)
 {
-    tp_eval_pass *e = &t->eval[part][use_ema && t->opts.ema > 0.0];
+    tp_eval_pass *e = &t->eval[part][use_ema && t->opts.optimizer.ema > 0.0];
     tp_stream *stream = NULL;
 
     TP_CHECK(tp_data_part_rows(t->data, part) > 0, TP_EINVAL, "data: there is no %s part",

@@ -217,7 +217,7 @@ tp_status tp_run_make_trainer(tp_run *u)
     o.weight_decay = r->weight_decay;
     o.decay_all = r->decay_all;
     o.clip_norm = r->clip_norm;
-    o.ema = r->ema;
+    o.optimizer.ema = r->ema;
     o.batch = r->train.batch;
     o.accumulate = r->train.accumulate;
     o.seed = (uint64_t)r->train.seed;

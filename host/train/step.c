@@ -119,10 +119,11 @@ static tp_val total_weight(tp_batch_graph *b)
 }
 
 typedef struct update {
-    tp_val w[TP_MAX_TENSORS], dw[TP_MAX_TENSORS], s1[TP_MAX_TENSORS], s2[TP_MAX_TENSORS], ema[TP_MAX_TENSORS],
-        averaged[TP_MAX_TENSORS];
+    tp_val w[TP_MAX_TENSORS], dw[TP_MAX_TENSORS], s1[TP_MAX_TENSORS], s2[TP_MAX_TENSORS], ema[TP_MAX_TENSORS];
     float table[2 * TP_MAX_TENSORS];
-    int n, n_ema;
+    int n;
+    tp_val table_ema[TP_MAX_TENSORS], averaged[TP_MAX_TENSORS]; /* of what is not updated as a whole */
+    int n_table_ema;
 } update;
 
 tp_val tp_step_bind_state(tp_batch_graph *b, int i)
@@ -142,16 +143,18 @@ static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u
     for (int i = 0; i < t->n_params; i++) {
         const tp_param *p = tp_model_param(t->model, i);
         const int decays = p->trained && (p->decay || t->opts.decay_all);
-        if (t->ema[i] >= 0) {
-            u->ema[u->n_ema] = tp_step_bind_state(b, t->ema[i]);
-            u->averaged[u->n_ema++] = b->params[i];
-        }
-        if (sum->dense[i] == 0)
+        const tp_val ema = tp_step_bind_state(b, t->ema[i]);
+        if (sum->dense[i] == 0) {
+            u->table_ema[u->n_table_ema] = ema;
+            u->averaged[u->n_table_ema] = b->params[i];
+            u->n_table_ema += ema != 0;
             continue;
+        }
         u->w[u->n] = b->params[i];
         u->dw[u->n] = all[n_all++] = sum->dense[i];
         u->s1[u->n] = tp_step_bind_state(b, t->s1[i]);
         u->s2[u->n] = tp_step_bind_state(b, t->s2[i]);
+        u->ema[u->n] = ema;
         float *row = u->table + 2 * (size_t)u->n;
         row[0] = 1.0f;
         row[1] = decays ? (float)t->opts.weight_decay : 0.0f;
@@ -166,7 +169,7 @@ static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u
     tp_count(b->g, count, clip);
     if (u->n > 0)
         tp_optimize(b->g, lr, count, clip, tp_constant(b->g, TP_F32, (tp_shape){2, {u->n, 2}}, u->table),
-                    u->n, u->w, u->dw, u->s1, u->s2, t->opts.optimizer);
+                    u->n, u->w, u->dw, u->s1, u->s2, u->ema, t->opts.optimizer);
     const float sparse_table[2] = {1.0f, (float)t->opts.weight_decay};
     for (int i = 0; i < sum->n_sparse; i++) {
         const int p = sum->param[i];
@@ -175,8 +178,8 @@ static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u
                          sparse_rows[i], sparse_rows[i] + 1, tp_step_bind_state(b, t->s1[p]),
                          tp_step_bind_state(b, t->s2[p]), t->opts.optimizer);
     }
-    if (u->n_ema > 0)
-        tp_ema(b->g, clip, u->n_ema, u->ema, u->averaged, t->opts.ema);
+    if (u->n_table_ema > 0)
+        tp_ema(b->g, clip, u->n_table_ema, u->table_ema, u->averaged, t->opts.optimizer.ema);
     const tp_val results[] = {loss, clip, clip != 0 ? clip + 1 : 0};
     tp_ring_write(b->g, tp_variable(b->g, "results", t->results), b->counter, 3, results);
     tp_advance(b->g, b->counter);

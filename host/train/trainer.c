@@ -74,7 +74,7 @@ static tp_status make_states(tp_trainer *t)
         TP_TRY(new_state(t, "optimizer.0", p, &t->s1[i]));
         if (two)
             TP_TRY(new_state(t, "optimizer.1", p, &t->s2[i]));
-        if (t->opts.ema > 0.0) {
+        if (t->opts.optimizer.ema > 0.0) {
             TP_TRY(new_state(t, "ema", p, &t->ema[i]));
             TP_TRY(copy_on_device(t, &t->states[t->ema[i]].tensor, &p->tensor));
         }
@@ -94,7 +94,8 @@ static tp_status check_opts(const tp_trainer *t)
     TP_CHECK(o->accumulate > 0 && o->accumulate <= TP_MAX_MICRO && o->batch % o->accumulate == 0, TP_EINVAL,
              "accumulate is %lld, must be 1 to %d and divide batch %lld", (long long)o->accumulate,
              TP_MAX_MICRO, (long long)o->batch);
-    TP_CHECK(o->ema >= 0.0 && o->ema < 1.0, TP_EINVAL, "ema is %g, must be in [0, 1)", o->ema);
+    TP_CHECK(o->optimizer.ema >= 0.0 && o->optimizer.ema < 1.0, TP_EINVAL, "ema is %g, must be in [0, 1)",
+             o->optimizer.ema);
     TP_CHECK(o->clip_norm >= 0.0 && isfinite(o->clip_norm), TP_EINVAL, "clip_norm is %g, must be >= 0",
              o->clip_norm);
     TP_CHECK(target != NULL || tp_data_part_rows(t->data, TP_TRAIN) == 0, TP_EDATA,

@@ -30,7 +30,6 @@ typedef struct tp_train_opts {
     double weight_decay; /* on weights; biases and norms only with decay_all */
     int decay_all;
     double clip_norm;   /* 0: no clipping */
-    double ema;         /* decay of the moving average of weights; 0: none */
     int64_t batch;      /* samples of one step */
     int64_t accumulate; /* micro-batches a step is made of, at most TP_MAX_MICRO; divides batch */
     tp_precision precision;
@@ -39,8 +38,8 @@ typedef struct tp_train_opts {
 } tp_train_opts;
 #define TP_TRAIN_OPTS_INIT                                                                                   \
     {                                                                                                        \
-        sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0}, 0.01, 0,  \
-            0.0, 0.0, 64, 1, TP_PRECISION_FP32, 0, 0                                                         \
+        sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0, 0.0},      \
+            0.01, 0, 0.0, 64, 1, TP_PRECISION_FP32, 0, 0                                                     \
     }
 
 #define TP_MAX_MICRO 256

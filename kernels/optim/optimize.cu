@@ -12,7 +12,7 @@ struct step_values {
     tp_dtype t_dtype;
 };
 
-/* inputs: lr, t, clip, table, then n each of w, dw, s1 and (two-state kinds) s2 */
+/* inputs: lr, t, clip, table, then n each of w, dw, s1, (two-state kinds) s2, (with averages) ema */
 enum { IN_LR, IN_T, IN_CLIP, IN_TABLE, IN_TENSORS };
 
 static step_values values_of(const tp_call *c)
@@ -66,9 +66,21 @@ __device__ static void update_one(const tp_update *r, float *w, float g, float *
     tp_update_f(r, (tp_optimizer_kind)KIND, w, g, s1, STATES == 2 ? s2 : &unused);
 }
 
-/* data: w, dw, s1, s2 */
+__device__ static void average_four(float *ema, const float *w, float keep)
+{
+    float4 a4 = *reinterpret_cast<float4 *>(ema);
+    const float4 w4 = *reinterpret_cast<const float4 *>(w);
+
+    a4.x = tp_average_f(a4.x, w4.x, keep);
+    a4.y = tp_average_f(a4.y, w4.y, keep);
+    a4.z = tp_average_f(a4.z, w4.z, keep);
+    a4.w = tp_average_f(a4.w, w4.w, keep);
+    *reinterpret_cast<float4 *>(ema) = a4;
+}
+
+/* data: w, dw, s1, s2, ema */
 template <int KIND, int STATES>
-__global__ void optimize_tensors(tp_tensor_group<4> t, int64_t first, step_values s, tp_optimizer_attr attr)
+__global__ void optimize_tensors(tp_tensor_group<5> t, int64_t first, step_values s, tp_optimizer_attr attr)
 {
     tp_update r = shared_rule(s, attr);
 
@@ -77,14 +89,20 @@ __global__ void optimize_tensors(tp_tensor_group<4> t, int64_t first, step_value
         const int64_t at = tp_group_offset(&t, i, piece), left = t.len[i] - at,
                       n = left < TP_PIECE ? left : TP_PIECE;
         float *w = t.data[0][i] + at, *s1 = t.data[2][i] + at,
-              *s2 = STATES == 2 ? t.data[3][i] + at : nullptr;
+              *s2 = STATES == 2 ? t.data[3][i] + at : nullptr,
+              *ema = r.keep > 0.0f ? t.data[4][i] + at : nullptr;
         const float *g = t.data[1][i] + at;
         set_tensor(&r, s, first + i);
-        for (int64_t k = 4 * threadIdx.x; k + 4 <= n; k += 4 * blockDim.x)
+        for (int64_t k = 4 * threadIdx.x; k + 4 <= n; k += 4 * blockDim.x) {
             update_four<KIND, STATES>(&r, w + k, g + k, s1 + k, STATES == 2 ? s2 + k : nullptr);
+            if (ema != nullptr)
+                average_four(ema + k, w + k, r.keep);
+        }
         if ((int64_t)threadIdx.x < n % 4) {
             const int64_t k = n / 4 * 4 + threadIdx.x;
             update_one<KIND, STATES>(&r, w + k, g[k], s1 + k, STATES == 2 ? s2 + k : nullptr);
+            if (ema != nullptr)
+                ema[k] = tp_average_f(ema[k], w[k], r.keep);
         }
     }
 }
@@ -130,7 +148,7 @@ __global__ void optimize_rows_warp(float *w, const void *rows, tp_dtype rows_dty
     } while (0)
 
 template <int KIND, int STATES>
-static tp_status launch_group(const tp_call *c, const tp_tensor_group<4> &g, int first,
+static tp_status launch_group(const tp_call *c, const tp_tensor_group<5> &g, int first,
                               tp_optimizer_attr attr)
 {
     TP_LAUNCH((optimize_tensors<KIND, STATES>), tp_group_blocks(c, tp_group_pieces(&g)), TP_THREADS, 0, c, g,
@@ -138,7 +156,7 @@ static tp_status launch_group(const tp_call *c, const tp_tensor_group<4> &g, int
     return TP_OK;
 }
 
-static tp_status run_group(const tp_call *c, const tp_tensor_group<4> &g, int first, tp_optimizer_attr attr)
+static tp_status run_group(const tp_call *c, const tp_tensor_group<5> &g, int first, tp_optimizer_attr attr)
 {
     FOR_KIND(attr.kind, launch_group, c, g, first, attr);
 }
@@ -146,11 +164,13 @@ static tp_status run_group(const tp_call *c, const tp_tensor_group<4> &g, int fi
 static tp_status optimize_run(const tp_call *c)
 {
     const tp_optimizer_attr *attr = static_cast<const tp_optimizer_attr *>(c->attr);
-    const int two = has_two_states(attr->kind), n = (c->n_in - IN_TENSORS) / (3 + two);
-    const int at[4] = {IN_TENSORS, IN_TENSORS + n, IN_TENSORS + 2 * n, two ? IN_TENSORS + 3 * n : -1};
+    const int two = has_two_states(attr->kind), averages = attr->ema > 0.0,
+              n = (c->n_in - IN_TENSORS) / (3 + two + averages);
+    const int at[5] = {IN_TENSORS, IN_TENSORS + n, IN_TENSORS + 2 * n, two ? IN_TENSORS + 3 * n : -1,
+                       averages ? c->n_in - n : -1};
 
     for (int first = 0; first < n; first += TP_GROUP) {
-        tp_tensor_group<4> g;
+        tp_tensor_group<5> g;
         tp_group_fill(&g, c, at, first, n);
         if (tp_group_pieces(&g) > 0)
             TP_TRY(run_group(c, g, first, *attr));
@@ -204,7 +224,7 @@ __global__ void ema_tensors(tp_tensor_group<2> t, const float *clip, float keep)
         float *ema = t.data[0][i] + at;
         const float *w = t.data[1][i] + at;
         for (int64_t k = threadIdx.x; k < n; k += blockDim.x)
-            ema[k] = keep * ema[k] + (1.0f - keep) * w[k];
+            ema[k] = tp_average_f(ema[k], w[k], keep);
     }
 }
 

@@ -13,6 +13,7 @@ typedef struct tp_update {
     double beta1, beta2, epsilon, momentum;
     double correct1, correct2; /* 1 - beta^t */
     int nesterov, first;       /* first: t is 1 */
+    float keep;                /* of a moving average; 0 where there is none */
 } tp_update;
 
 /* The rule of step t; lr and decay are those of one tensor (tp_update_tensor). */
@@ -28,9 +29,15 @@ TP_HD tp_update tp_update_of(tp_optimizer_attr a, double t, double scale)
     r.momentum = a.momentum;
     r.nesterov = a.nesterov;
     r.first = t <= 1.0;
+    r.keep = (float)a.ema;
     r.correct1 = 1.0 - pow(a.beta1, t);
     r.correct2 = 1.0 - pow(a.beta2, t);
     return r;
+}
+
+TP_MATH float tp_average_f(float average, float w, float keep)
+{
+    return keep * average + (1.0f - keep) * w;
 }
 
 /* The update of one element, in REAL: float or double. */
