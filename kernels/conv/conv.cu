@@ -95,6 +95,7 @@ struct output_under_tap {
 
 /* Row i of pixel j = (n, p) goes to (n, i, p). */
 struct image_store {
+    static const bool SUMS = false;
     float *y;
     const float *bias;
     int64_t planes, pixels;
@@ -109,6 +110,7 @@ struct image_store {
 };
 
 struct weight_store {
+    static const bool SUMS = false;
     float *dw;
     int64_t taps;
     __device__ void operator()(int64_t i, int64_t j, int64_t z, float v) const
@@ -162,7 +164,7 @@ static tp_status tile_prepare(tp_call *c, size_t *scratch, tp_conv_dims d, tp_ti
 {
     TP_TRY(tp_accept_f32(c, scratch));
     TP_CHECK(d.groups == 1, TP_EUNSUP, "%lld groups", (long long)d.groups);
-    *scratch = tp_tile_scratch(&s);
+    *scratch = tp_tile_scratch(&s, 0);
     return TP_OK;
 }
 

@@ -1,11 +1,12 @@
 /* cublaslt.cu - matmul and gemm through cuBLASLt: y(M,N) = act(op(a) op(b) + c). cuBLASLt's matrices lie by
  * columns and ours by rows, so it is asked for y^T(N,M) = op(b)^T op(a)^T, for which nothing has to move.
- * Bias and relu are epilogues; tanh and sigmoid follow in place. The algorithm is the first of the library's
- * heuristic, chosen when the plan is compiled; its workspace comes from the arena. In bf16 the factors are
- * first rounded into scratch. */
+ * Bias, relu and the gradient of the bias are epilogues; tanh and sigmoid follow in place. The algorithm is
+ * the first of the library's heuristic, chosen when the plan is compiled; its workspace comes from the arena.
+ * In bf16 the factors are first rounded into scratch. */
 #include "host/core/mem.h"
 #include "kernels/libraries.cuh"
 #include "kernels/math.h"
+#include "kernels/reduce/reduce.cuh"
 #include <cstdio>
 #include <cstring>
 
@@ -16,6 +17,7 @@ struct product {
     int64_t rows, cols, depth, batches; /* M, N, K */
     int64_t a_step, b_step;             /* elements from one matrix of a batch to the next */
     int trans_a, trans_b, has_bias;
+    int sums; /* the sums of a over k are wanted too: the gradient of a bias */
     tp_activation act;
 };
 
@@ -53,7 +55,7 @@ static tp_status batch_step(tp_shape x, tp_shape y, int64_t *step)
     return TP_OK;
 }
 
-static tp_status describe(product *p, const tp_call *c, int trans_a, int trans_b, tp_activation act)
+static tp_status describe(product *p, const tp_call *c, int trans_a, int trans_b, tp_activation act, int sums)
 {
     const tp_shape a = c->in[0].shape, b = c->in[1].shape, y = c->out[0].shape;
 
@@ -67,6 +69,7 @@ static tp_status describe(product *p, const tp_call *c, int trans_a, int trans_b
     p->trans_a = trans_a;
     p->trans_b = trans_b;
     p->has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
+    p->sums = sums;
     p->act = act;
     return TP_OK;
 }
@@ -91,7 +94,8 @@ static tp_status set_desc(linear_state *s, tp_precision precision)
     const cublasOperation_t first = p->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                             second = p->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N;
     const int relu = p->act == TP_ACT_RELU;
-    const cublasLtEpilogue_t epilogue = p->has_bias
+    const cublasLtEpilogue_t epilogue = p->sums ? CUBLASLT_EPILOGUE_BGRADB
+                                        : p->has_bias
                                             ? (relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS)
                                             : (relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
 
@@ -111,10 +115,10 @@ static void choice_key(char *key, size_t size, const linear_state *s, const char
     const product *p = &s->p;
     snprintf(key, size,
              "cublaslt %zu, %s, precision %d, %lldx%lldx%lld, batches %lld by %lld and %lld, trans %d%d, "
-             "bias %d, act %d",
+             "bias %d, act %d, sums %d",
              s->lib->cublasLtGetVersion(), device, (int)precision, (long long)p->rows, (long long)p->cols,
              (long long)p->depth, (long long)p->batches, (long long)p->a_step, (long long)p->b_step,
-             p->trans_a, p->trans_b, p->has_bias, (int)p->act);
+             p->trans_a, p->trans_b, p->has_bias, (int)p->act, p->sums);
 }
 
 /* The algorithm that was chosen before, if the library still takes it. */
@@ -194,7 +198,8 @@ static size_t aligned(size_t bytes)
     return (bytes + 255) / 256 * 256;
 }
 
-static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int trans_b, tp_activation act)
+static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int trans_b, tp_activation act,
+                                int sums)
 {
     const tp_cublaslt *lib = nullptr;
     linear_state *s = nullptr;
@@ -202,7 +207,7 @@ static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int tr
 
     TP_TRY(tp_accept_f32(c, scratch));
     TP_TRY(tp_cublaslt_get(&lib));
-    TP_TRY(describe(&p, c, trans_a, trans_b, act));
+    TP_TRY(describe(&p, c, trans_a, trans_b, act, sums));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuBLASLt matmul"));
     s->lib = lib;
     s->p = p;
@@ -253,7 +258,10 @@ static tp_status linear_run(const tp_call *c)
     const linear_state *s = static_cast<const linear_state *>(c->state);
     const tp_cublaslt *lib = s->lib;
     const float one = 1.0f, zero = 0.0f;
-    const void *a = c->in[0].data, *b = c->in[1].data, *bias = s->p.has_bias ? c->in[2].data : nullptr;
+    const void *a = c->in[0].data, *b = c->in[1].data,
+               *bias = s->p.sums       ? c->out[1].data
+                       : s->p.has_bias ? c->in[2].data
+                                       : nullptr;
 
     if (s->bf16) {
         TP_TRY(round_factor(c, 0, s->a_offset, &a));
@@ -278,14 +286,42 @@ static tp_status linear_run(const tp_call *c)
 static tp_status matmul_prepare(tp_call *c, size_t *scratch)
 {
     const tp_matmul_attr *attr = static_cast<const tp_matmul_attr *>(c->attr);
-    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, TP_ACT_NONE);
+    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, TP_ACT_NONE, 0);
 }
 
 static tp_status gemm_prepare(tp_call *c, size_t *scratch)
 {
     const tp_gemm_attr *attr = static_cast<const tp_gemm_attr *>(c->attr);
-    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, attr->act);
+    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, attr->act, 0);
 }
 
+static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
+{
+    return linear_prepare(c, scratch, 1, 0, TP_ACT_NONE, 1);
+}
+
+/* For products whose epilogue the library does not have: the sums follow, in the same scratch. */
+static tp_status separate_prepare(tp_call *c, size_t *scratch)
+{
+    const tp_shape dy = c->in[0].shape;
+    const size_t sums = tp_cuda_sum_rows_scratch(dy.d[0], dy.d[1]);
+
+    TP_TRY(linear_prepare(c, scratch, 1, 0, TP_ACT_NONE, 0));
+    *scratch = *scratch > sums ? *scratch : sums;
+    return TP_OK;
+}
+
+static tp_status separate_run(const tp_call *c)
+{
+    const tp_shape dy = c->in[0].shape;
+
+    TP_TRY(linear_run(c));
+    return tp_cuda_sum_rows(c, tp_out_f32(c, 1), tp_in_f32(c, 0), dy.d[0], dy.d[1], c->scratch);
+}
+
+const tp_impl tp_gemm_weight_grad_cublaslt = {"cublaslt", weight_grad_prepare, linear_run, linear_release,
+                                              TP_IMPL_LIBRARY};
+const tp_impl tp_gemm_weight_grad_cublaslt_sum = {"cublaslt_sum", separate_prepare, separate_run,
+                                                  linear_release, TP_IMPL_LIBRARY};
 const tp_impl tp_matmul_cublaslt = {"cublaslt", matmul_prepare, linear_run, linear_release, TP_IMPL_LIBRARY};
 const tp_impl tp_gemm_cublaslt = {"cublaslt", gemm_prepare, linear_run, linear_release, TP_IMPL_LIBRARY};

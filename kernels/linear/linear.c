@@ -1,4 +1,4 @@
-/* linear.c - matmul and gemm: y = act(op(a) op(b) + c).
+/* linear.c - matmul and gemm: y = act(op(a) op(b) + c), and the gradients of gemm's weight and bias together.
  * oneDNN's matmul takes every shape that is not empty. The loop after it gives the same bits on every machine
  * and for any number of threads: each element of y is one sum over k in order. */
 #include "host/core/mem.h"
@@ -57,6 +57,18 @@ static tp_status infer_gemm(tp_infer *x)
         TP_CHECK(x->dtype[2] == x->dtype[0] && x->shape[2].nd == 1 &&
                      x->shape[2].d[0] == x->out_shape[0].d[1],
                  TP_ESHAPE, "c must have shape (%lld)", (long long)x->out_shape[0].d[1]);
+    return TP_OK;
+}
+
+static tp_status infer_gemm_weight_grad(tp_infer *x)
+{
+    const tp_shape dy = x->shape[0], in = x->shape[1];
+
+    TP_CHECK(dy.nd == 2 && in.nd == 2 && dy.d[0] == in.d[0], TP_ESHAPE,
+             "dy and x must be (M,N) and (M,K), with one M");
+    TP_TRY(matrix_shape(x, 1, 0, &x->out_shape[0]));
+    x->out_shape[1] = (tp_shape){1, {dy.d[1]}};
+    x->out_dtype[0] = x->out_dtype[1] = x->dtype[0];
     return TP_OK;
 }
 
@@ -294,6 +306,54 @@ static tp_status gemm_simd(const tp_call *c)
     return simd_run(c, attr->trans_a, attr->trans_b, attr->act);
 }
 
+/* ---- sums of columns: each in double, row after row ---- */
+
+static void column_sums(void *ctx, int64_t begin, int64_t end)
+{
+    const tp_call *c = ctx;
+    const int64_t rows = c->in[0].shape.d[0], cols = c->in[0].shape.d[1];
+
+    for (int64_t at = begin * TILE_COLS; at < end * TILE_COLS && at < cols; at += TILE_COLS) {
+        const int64_t width = cols - at < TILE_COLS ? cols - at : TILE_COLS;
+        double sum[TILE_COLS] = {0};
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j < width; j++)
+                sum[j] += (double)tp_in_f32(c, 0)[i * cols + at + j];
+        for (int64_t j = 0; j < width; j++)
+            tp_out_f32(c, 1)[at + j] = (float)sum[j];
+    }
+}
+
+static void sum_columns(const tp_call *c)
+{
+    const int64_t rows = c->in[0].shape.d[0], chunks = (c->in[0].shape.d[1] + TILE_COLS - 1) / TILE_COLS;
+    tp_parallel(chunks, 1 + TP_GRAIN / (1 + rows * TILE_COLS), column_sums, (void *)(uintptr_t)c);
+}
+
+static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
+{
+    return linear_prepare(c, scratch, 1, 0, TP_ACT_NONE);
+}
+
+static tp_status weight_grad_run(const tp_call *c)
+{
+    TP_TRY(linear_run(c));
+    sum_columns(c);
+    return TP_OK;
+}
+
+static tp_status weight_grad_simd_prepare(tp_call *c, size_t *scratch)
+{
+    return simd_prepare(c, scratch, 0);
+}
+
+static tp_status weight_grad_simd(const tp_call *c)
+{
+    TP_TRY(simd_run(c, 1, 0, TP_ACT_NONE));
+    sum_columns(c);
+    return TP_OK;
+}
+
 /* ---- reference ---- */
 
 static tp_status ref_run(const tp_call *c, int trans_a, int trans_b, tp_activation act)
@@ -329,6 +389,19 @@ static tp_status gemm_ref(const tp_call *c)
     return ref_run(c, attr->trans_a, attr->trans_b, attr->act);
 }
 
+static tp_status weight_grad_ref(const tp_call *c)
+{
+    const int64_t rows = c->in[0].shape.d[0], cols = c->in[0].shape.d[1];
+
+    for (int64_t j = 0; j < cols; j++) {
+        double sum = 0.0;
+        for (int64_t i = 0; i < rows; i++)
+            sum += tp_get(&c->in[0], i * cols + j);
+        tp_set(&c->out[1], j, sum);
+    }
+    return ref_run(c, 1, 0, TP_ACT_NONE);
+}
+
 /* ---- gradients: dA = dY op(B)^T, dB = op(A)^T dY, each laid out as the input lies in memory ---- */
 
 static void matrix_grads(tp_graph *g, const tp_node *n, int ta, int tb, tp_val dy, const uint8_t *need,
@@ -354,10 +427,29 @@ static void grad_gemm(tp_graph *g, const tp_node *n, const tp_val *dy, const uin
 {
     const tp_gemm_attr *attr = n->attr;
     const tp_val dz = tp_activation_grad(g, n->out[0], dy[0], attr->act);
+    const int with_bias = n->n_in > 2 && need[2],
+              together = with_bias && need[1] && !attr->trans_a && attr->trans_b;
 
-    matrix_grads(g, n, attr->trans_a, attr->trans_b, dz, need, dx);
-    if (n->n_in > 2 && need[2])
+    matrix_grads(g, n, attr->trans_a, attr->trans_b, dz, (const uint8_t[]){need[0], need[1] && !together},
+                 dx);
+    if (together) {
+        dx[1] = tp_gemm_weight_grad(g, dz, n->in[0]);
+        dx[2] = dx[1] != 0 ? dx[1] + 1 : 0;
+    } else if (with_bias)
         dx[2] = tp_reduce_sum(g, dz, 1, 0);
+}
+
+static void grad_gemm_weight_grad(tp_graph *g, const tp_node *n, const tp_val *d, const uint8_t *need,
+                                  tp_val *dx)
+{
+    const tp_val dy = n->in[0], x = n->in[1];
+
+    if (need[0] && d[0] != 0)
+        dx[0] = tp_matmul(g, x, d[0], 0, 1);
+    if (need[0] && d[1] != 0)
+        dx[0] = dx[0] != 0 ? tp_add(g, dx[0], d[1]) : tp_expand(g, d[1], tp_val_shape(g, dy));
+    if (need[1] && d[0] != 0)
+        dx[1] = tp_matmul(g, dy, d[0], 0, 0);
 }
 
 /* ---- descriptors ---- */
@@ -428,6 +520,36 @@ const tp_op tp_op_gemm = {.name = "gemm",
                           .cpu = TP_IMPLS(&gemm_dnnl, &gemm_cpu, &gemm_cpu_ref),
                           .cases = cases_gemm,
                           .n_cases = TP_COUNT(cases_gemm)};
+
+static const tp_case cases_gemm_weight_grad[] = {
+    {"1x1,1x1", 0.2, 1.0, 0, NULL, 0, 0},
+    {"5x3,5x7", -1.0, 1.0, 0, NULL, 0, 0},
+    {"9x33,9x17", -1.0, 1.0, 0, NULL, 0, 0},
+    {"65x64,65x57", -1.0, 1.0, 0, NULL, 0, 0},
+    {"1100x5,1100x6", -1.0, 1.0, 0, NULL, 0, 0},
+    {"3x70,3x130", -1.0, 1.0, 0, NULL, 0, 0},
+    {"0x4,0x3", -1.0, 1.0, 0, NULL, 0, TP_CASE_NO_GRAD},
+};
+static const tp_impl weight_grad_dnnl = {"onednn", weight_grad_prepare, weight_grad_run, linear_release,
+                                         TP_IMPL_LIBRARY};
+static const tp_impl weight_grad_cpu = {"simd", weight_grad_simd_prepare, weight_grad_simd, NULL, 0};
+static const tp_impl weight_grad_cpu_ref = {"ref", tp_accept_float, weight_grad_ref, NULL, 0};
+const tp_op tp_op_gemm_weight_grad = {.name = "gemm_weight_grad",
+                                      .min_in = 2,
+                                      .max_in = 2,
+                                      .n_out = 2,
+                                      .infer = infer_gemm_weight_grad,
+                                      .grad = grad_gemm_weight_grad,
+                                      .cost = cost_linear,
+                                      .cpu =
+                                          TP_IMPLS(&weight_grad_dnnl, &weight_grad_cpu, &weight_grad_cpu_ref),
+                                      .cases = cases_gemm_weight_grad,
+                                      .n_cases = TP_COUNT(cases_gemm_weight_grad)};
+
+tp_val tp_gemm_weight_grad(tp_graph *g, tp_val dy, tp_val x)
+{
+    return tp_graph_add(g, &tp_op_gemm_weight_grad, 2, (const tp_val[]){dy, x}, NULL);
+}
 
 tp_val tp_matmul(tp_graph *g, tp_val a, tp_val b, int trans_a, int trans_b)
 {

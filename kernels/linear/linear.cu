@@ -1,5 +1,5 @@
 /* linear.cu - matmul and gemm by tiles (tile.cuh): y = act(op(a) op(b) + c). Bias and activation are applied
- * as a tile is stored. */
+ * as a tile is stored, and the bias's gradient is summed from the tiles of dy. */
 #include "kernels/libraries.cuh"
 #include "kernels/linear/activation.h"
 #include "kernels/linear/tile.cuh"
@@ -34,6 +34,7 @@ struct factor {
 };
 
 struct dense_store {
+    static const bool SUMS = false;
     float *y;
     const float *bias;
     int64_t rows, cols;
@@ -41,6 +42,23 @@ struct dense_store {
     __device__ void operator()(int64_t i, int64_t j, int64_t z, float v) const
     {
         y[(z * rows + i) * cols + j] = tp_activate_f32(bias != nullptr ? v + bias[j] : v, act);
+    }
+};
+
+/* What belongs to the weight and the bias of a dense layer. */
+struct weight_grad_store {
+    static const bool SUMS = true;
+    float *dw, *db;
+    int64_t cols;
+    __device__ void operator()(int64_t i, int64_t j, int64_t z, float v) const
+    {
+        (void)z;
+        dw[i * cols + j] = v;
+    }
+    __device__ void sum(int64_t i, int64_t z, float v) const
+    {
+        (void)z;
+        db[i] = v;
     }
 };
 
@@ -84,12 +102,12 @@ static tp_tile_shape shape_of(const tp_call *c, int trans_a)
     return s;
 }
 
-static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a)
+static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int sums)
 {
     const tp_tile_shape s = shape_of(c, trans_a);
 
     TP_TRY(tp_accept_f32(c, scratch));
-    *scratch = tp_tile_scratch(&s);
+    *scratch = tp_tile_scratch(&s, sums);
     return TP_OK;
 }
 
@@ -105,12 +123,27 @@ static tp_status linear_run(const tp_call *c, int trans_a, int trans_b, tp_activ
 
 static tp_status matmul_prepare(tp_call *c, size_t *scratch)
 {
-    return linear_prepare(c, scratch, static_cast<const tp_matmul_attr *>(c->attr)->trans_a);
+    return linear_prepare(c, scratch, static_cast<const tp_matmul_attr *>(c->attr)->trans_a, 0);
 }
 
 static tp_status gemm_prepare(tp_call *c, size_t *scratch)
 {
-    return linear_prepare(c, scratch, static_cast<const tp_gemm_attr *>(c->attr)->trans_a);
+    return linear_prepare(c, scratch, static_cast<const tp_gemm_attr *>(c->attr)->trans_a, 0);
+}
+
+static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
+{
+    TP_CHECK(c->in[1].shape.d[1] > 0, TP_EUNSUP, "x has no columns");
+    return linear_prepare(c, scratch, 1, 1);
+}
+
+static tp_status weight_grad_run(const tp_call *c)
+{
+    const tp_tile_shape s = shape_of(c, 1);
+    const weight_grad_store store = {tp_out_f32(c, 0), tp_out_f32(c, 1), s.cols};
+
+    return tp_tile_run(c, factor_of(&c->in[0], c->out[0].shape, 1), factor_of(&c->in[1], c->out[0].shape, 1),
+                       store, s);
 }
 
 static tp_status matmul_run(const tp_call *c)
@@ -128,4 +161,7 @@ static tp_status gemm_run(const tp_call *c)
 static const tp_impl matmul_own = {"own", matmul_prepare, matmul_run, nullptr, 0};
 static const tp_impl gemm_own = {"own", gemm_prepare, gemm_run, nullptr, 0};
 TP_CUDA_IMPLS(matmul, &tp_matmul_cublaslt, &matmul_own);
+static const tp_impl weight_grad_own = {"own", weight_grad_prepare, weight_grad_run, nullptr, 0};
 TP_CUDA_IMPLS(gemm, &tp_gemm_cublaslt, &gemm_own);
+TP_CUDA_IMPLS(gemm_weight_grad, &tp_gemm_weight_grad_cublaslt, &tp_gemm_weight_grad_cublaslt_sum,
+              &weight_grad_own);

@@ -9,7 +9,11 @@
  * A factor is a struct with
  *     float operator()(int64_t i, int64_t k, int64_t z) const    one element, z the matrix of a batch; in
  * bounds int along_k                                                1: neighbours in k are neighbours in
- * memory */
+ * memory
+ * and a store one with
+ *     void operator()(int64_t i, int64_t j, int64_t z, float v) const    takes an output
+ *     SUMS                                                               true: and
+ *     void sum(int64_t i, int64_t z, float v) const                      the sum of a(i,k) over k */
 #ifndef TP_KERNELS_TILE_CUH
 #define TP_KERNELS_TILE_CUH
 #include "kernels/cuda.cuh"
@@ -37,9 +41,10 @@ static inline int64_t tp_tile_parts(int64_t rows, int64_t cols, int64_t depth, i
     return wanted < most ? wanted : most;
 }
 
-static inline size_t tp_tile_scratch(const tp_tile_shape *s)
+/* Planes of parts, and where there are sums of a row of them behind. */
+static inline size_t tp_tile_scratch(const tp_tile_shape *s, int sums)
 {
-    return s->parts > 1 ? (size_t)(s->parts * s->batches * s->rows * s->cols) * sizeof(float) : 0;
+    return s->parts > 1 ? (size_t)(s->parts * s->batches * s->rows * (s->cols + sums)) * sizeof(float) : 0;
 }
 
 /* SIZE x DEPTH elements of a factor into tile[k][i], zeros outside; thread t of 256. */
@@ -51,6 +56,18 @@ __device__ inline void tp_tile_load(float (&tile)[TP_TILE_DEPTH][SIZE + 1], cons
         const int i = a.along_k ? t / TP_TILE_DEPTH : t % SIZE, k = a.along_k ? t % TP_TILE_DEPTH : t / SIZE;
         const float v = first + i < limit && k0 + k < k_end ? a(first + i, k0 + k, z) : 0.0f;
         tile[k][i] = bf16 ? tp_round_bf16(v) : v;
+    }
+}
+
+template <typename S>
+__device__ inline void tp_tile_store_sum(const S &store, const tp_tile_shape &s, float *planes, int64_t part,
+                                         int64_t z, int64_t i, float v)
+{
+    if constexpr (S::SUMS) {
+        if (s.parts > 1)
+            planes[(s.parts * s.cols + part) * s.batches * s.rows + z * s.rows + i] = v;
+        else
+            store.sum(i, z, v);
     }
 }
 
@@ -71,7 +88,8 @@ __global__ void tile_product(A a, B b, S store, tp_tile_shape s, float *planes, 
             const int64_t z = zp / s.parts, part = zp - z * s.parts, left = (int64_t)blockIdx.x * SIZE;
             const int64_t k_first = part * part_len,
                           k_end = k_first + part_len < s.depth ? k_first + part_len : s.depth;
-            float sum[SIZE / TP_TILE_SIDE][SIZE / TP_TILE_SIDE] = {{0.0f}};
+            const int sums = S::SUMS && left == 0 && threadIdx.x < SIZE;
+            float sum[SIZE / TP_TILE_SIDE][SIZE / TP_TILE_SIDE] = {{0.0f}}, row_sum = 0.0f;
             for (int64_t k0 = k_first; k0 < k_end; k0 += TP_TILE_DEPTH) {
                 tp_tile_load<SIZE>(ta, a, top, s.rows, k0, k_end, z, bf16);
                 tp_tile_load<SIZE>(tb, b, left, s.cols, k0, k_end, z, bf16);
@@ -81,8 +99,12 @@ __global__ void tile_product(A a, B b, S store, tp_tile_shape s, float *planes, 
                         for (int c = 0; c < EACH; c++)
                             sum[r][c] =
                                 fmaf(ta[k][ty + r * TP_TILE_SIDE], tb[k][tx + c * TP_TILE_SIDE], sum[r][c]);
+                for (int k = 0; sums && k < TP_TILE_DEPTH; k++)
+                    row_sum += ta[k][threadIdx.x];
                 __syncthreads();
             }
+            if (sums && top + threadIdx.x < s.rows)
+                tp_tile_store_sum(store, s, planes, part, z, top + threadIdx.x, row_sum);
             for (int r = 0; r < EACH; r++)
                 for (int c = 0; c < EACH; c++) {
                     const int64_t i = top + ty + r * TP_TILE_SIDE, j = left + tx + c * TP_TILE_SIDE;
@@ -105,6 +127,16 @@ template <typename S> __global__ void tile_add_parts(S store, tp_tile_shape s, c
             sum += planes[p * n + at];
         const int64_t z = at / (s.rows * s.cols), rest = at - z * s.rows * s.cols;
         store(rest / s.cols, rest % s.cols, z, sum);
+    }
+    if constexpr (S::SUMS) {
+        const int64_t rows = s.batches * s.rows;
+        TP_GRID_LOOP (at, rows) {
+            const float *from = planes + s.parts * n + at;
+            float sum = from[0];
+            for (int64_t p = 1; p < s.parts; p++)
+                sum += from[p * rows];
+            store.sum(at % s.rows, at / s.rows, sum);
+        }
     }
 }
 

@@ -6,7 +6,7 @@
  * of them at a time warp:    the innermost dimension goes and count is short; a warp takes an output block:
  * the same, with a long count; a block takes an output, or a part of it Sums run in float within a thread and
  * a block, so a part is at most PART long. */
-#include "kernels/cuda.cuh"
+#include "kernels/reduce/reduce.cuh"
 
 #define PART    8192 /* inputs of a part */
 #define COLUMNS 32
@@ -237,6 +237,22 @@ static tp_status reduce_max_run(const tp_call *c)
 {
     const take_element load = {tp_in_f32(c, 0)};
     return reduce(c, call_layout(c), tp_out_f32(c, 0), c->scratch, load, tp_max_of(), -INFINITY, 1.0f);
+}
+
+static layout rows_layout(int64_t rows, int64_t cols)
+{
+    return layout_of({2, {rows, cols}}, 1u);
+}
+
+size_t tp_cuda_sum_rows_scratch(int64_t rows, int64_t cols)
+{
+    return parts_bytes(rows_layout(rows, cols));
+}
+
+tp_status tp_cuda_sum_rows(const tp_call *c, float *y, const float *x, int64_t rows, int64_t cols,
+                           void *scratch)
+{
+    return reduce(c, rows_layout(rows, cols), y, scratch, take_element{x}, tp_sum_of(), 0.0f, 1.0f);
 }
 
 /* ---- reduce_max_grad: dx = dy / ties where x equals the maximum ---- */

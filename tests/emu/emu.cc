@@ -153,12 +153,13 @@ struct block_run {
     std::vector<unsigned> order;
     std::vector<warp_state> warps;
     std::vector<std::pair<const void *, void *>> shared;
-    void *dynamic;
+    void *dynamic; /* made when it is first asked for */
+    size_t dynamic_bytes;
     size_t position;
     unsigned slow; /* a warp that runs only when no other can; none if there is no such warp */
     bool let_slow;
     unsigned at_barrier, left;
-    char barrier_tag, start_tag, end_tag;
+    char barrier_tag, start_tag, end_tag, shared_tag;
 };
 
 block_run run;
@@ -168,10 +169,18 @@ std::vector<carrier *> &idle =
     *new std::vector<carrier *>(); /* never destroyed, so never lost to a leak check */
 uint64_t schedule;
 
+/* ThreadSanitizer takes every CUDA thread for a thread of its own, which happens at the same time as the
+ * others but where a barrier or a warp orders them. Thread i of every block is one such thread with one
+ * stack, so that what it leaves there is not taken for a race. This file itself is not instrumented. */
+#ifdef EMU_TSAN
+void *home; /* the OS thread that runs the kernel */
+std::vector<void *> &fibers = *new std::vector<void *>();
+std::vector<carrier *> &carriers = *new std::vector<carrier *>();
+#endif
+
 void tsan_switch(thread *t)
 {
 #ifdef EMU_TSAN
-    static void *home = __tsan_get_current_fiber();
     __tsan_switch_to_fiber(t != nullptr ? t->tsan : home, __tsan_switch_to_fiber_no_sync);
 #else
     (void)t;
@@ -230,6 +239,9 @@ bool may_run(const thread *t)
 /* The next thread in the order that has not begun, if the scheduler stands before it. */
 thread *next_fresh()
 {
+#ifdef EMU_TSAN
+    return nullptr;
+#endif
     if (run.position + 1 >= run.order.size())
         return nullptr;
     thread *t = &run.threads[run.order[run.position + 1]];
@@ -262,14 +274,21 @@ void carrier_main()
         for (thread *t = c->running; t != nullptr; t = next_fresh())
             run_thread(c, t);
         c->running = nullptr;
+#ifndef EMU_TSAN
         idle.push_back(c);
+#endif
         set_current(nullptr);
         jump(c, &scheduler);
     }
 }
 
-carrier *take_carrier()
+carrier *take_carrier(unsigned number)
 {
+#ifdef EMU_TSAN
+    if (carriers[number] != nullptr)
+        return carriers[number];
+#endif
+    (void)number;
     if (!idle.empty()) {
         carrier *c = idle.back();
         idle.pop_back();
@@ -281,13 +300,16 @@ carrier *take_carrier()
     if (c->stack == MAP_FAILED)
         die("no memory for the stack of a CUDA thread");
     make_place(&c->at, c->stack, STACK_BYTES, carrier_main);
+#ifdef EMU_TSAN
+    carriers[number] = c;
+#endif
     return c;
 }
 
 void resume(thread *t)
 {
     if (t->now == state::fresh) {
-        t->on = take_carrier();
+        t->on = take_carrier(t->number);
         t->on->running = t;
         current = t; /* carrier_main finds itself by it */
         jump(&scheduler, t->on);
@@ -331,7 +353,7 @@ void begin_threads(uint3 block, dim3 grid_dim, dim3 block_dim)
                 block_dim,
                 grid_dim};
 #ifdef EMU_TSAN
-        t.tsan = __tsan_create_fiber(0);
+        t.tsan = fibers[i];
 #endif
     }
     run.warps.assign((n + WARP - 1) / WARP, warp_state());
@@ -345,10 +367,6 @@ void begin_threads(uint3 block, dim3 grid_dim, dim3 block_dim)
 void end_threads()
 {
     acquire(&run.end_tag);
-#ifdef EMU_TSAN
-    for (thread &t : run.threads)
-        __tsan_destroy_fiber(t.tsan);
-#endif
     for (auto &s : run.shared)
         free(s.second);
     run.shared.clear();
@@ -359,10 +377,7 @@ void end_threads()
 void run_block(uint3 block, dim3 grid_dim, dim3 block_dim, size_t bytes)
 {
     begin_threads(block, grid_dim, block_dim);
-    if (bytes > 0) {
-        run.dynamic = malloc(bytes);
-        memset(run.dynamic, 0xff, bytes);
-    }
+    run.dynamic_bytes = bytes;
     while (run.left > 0) {
         bool moved = false;
         for (run.position = 0; run.position < run.order.size(); run.position++) {
@@ -401,6 +416,13 @@ void run_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, const std
     run.kernel = name;
     run.body = &body;
     run.order = ordered(block.x * block.y * block.z, ++launches);
+#ifdef EMU_TSAN
+    home = __tsan_get_current_fiber();
+    while (fibers.size() < run.order.size()) {
+        fibers.push_back(__tsan_create_fiber(0));
+        carriers.push_back(nullptr);
+    }
+#endif
     release(&run.start_tag);
     for (unsigned b : ordered(grid.x * grid.y * grid.z, launches))
         run_block({b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y}, grid, block, bytes);
@@ -467,6 +489,7 @@ const uint64_t *emu::exchange(unsigned mask, uint64_t value, const char *file, i
 
 void *emu::shared(const void *key, size_t bytes)
 {
+    acquire(&run.shared_tag);
     for (auto &s : run.shared)
         if (s.first == key)
             return s.second;
@@ -477,13 +500,20 @@ void *emu::shared(const void *key, size_t bytes)
 #endif
     memset(p, 0xff, bytes);
     run.shared.emplace_back(key, p);
+    release(&run.shared_tag);
     return p;
 }
 
 void *emu::dyn_shared()
 {
-    if (run.dynamic == nullptr)
+    if (run.dynamic_bytes == 0)
         die("%s: dynamic shared memory was not asked for", run.kernel);
+    acquire(&run.shared_tag);
+    if (run.dynamic == nullptr) {
+        run.dynamic = malloc(run.dynamic_bytes);
+        memset(run.dynamic, 0xff, run.dynamic_bytes);
+        release(&run.shared_tag);
+    }
     return run.dynamic;
 }
 

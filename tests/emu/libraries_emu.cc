@@ -21,7 +21,7 @@ struct emu_matmul {
     cublasComputeType_t compute;
     cublasOperation_t trans_a, trans_b;
     cublasLtEpilogue_t epilogue;
-    const float *bias;
+    float *bias;
 };
 struct emu_layout {
     cudaDataType type;
@@ -199,6 +199,13 @@ static void multiply(const emu_matmul &m, const emu_layout &al, const emu_layout
                     sum = sum > 0.0f || sum != sum ? sum : 0.0f;
                 d[batch * dl.step + col * dl.ld + row] = sum;
             }
+    for (int64_t col = 0; col < dl.cols && m.epilogue == CUBLASLT_EPILOGUE_BGRADB; col++) {
+        float sum = 0.0f;
+        for (int64_t k = 0; k < depth; k++)
+            sum += m.trans_b == CUBLAS_OP_N ? element(&bl, b, 0, k, col, false)
+                                            : element(&bl, b, 0, col, k, false);
+        m.bias[col] = sum;
+    }
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
@@ -210,7 +217,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     if (!fits(desc, a_layout, b_layout, d_layout) || algo == nullptr || algo->data[0] != 42 ||
         workspace_bytes < WORKSPACE || *static_cast<const float *>(alpha) != 1.0f ||
         *static_cast<const float *>(beta) != 0.0f ||
-        ((desc->epilogue & CUBLASLT_EPILOGUE_BIAS) && desc->bias == nullptr))
+        ((desc->epilogue & (CUBLASLT_EPILOGUE_BIAS | CUBLASLT_EPILOGUE_BGRADB)) && desc->bias == nullptr))
         return CUBLAS_STATUS_INVALID_VALUE;
     const emu_matmul m = *desc;
     const emu_layout al = *a_layout, bl = *b_layout, dl = *d_layout;

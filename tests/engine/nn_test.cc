@@ -434,4 +434,22 @@ TEST(NnTest, BadMatricesPoolsAndNormsAreRefusedWithAReason)
         "weight must have 2 values");
 }
 
+/* The gradient of a dense layer's gradient, where both weight and bias go on. */
+TEST(Nn, GemmWeightGradIsTwoOpsInOneAlsoInItsGradient)
+{
+    for (const tp_dtype dtype : both_dtypes) {
+        Net together(dtype), apart(dtype);
+        Results results[2];
+        for (Net *n : {&together, &apart}) {
+            const tp_val dy = n->filled({5, 3}, 1), x = n->filled({5, 4}, 2);
+            const tp_val fused = tp_gemm_weight_grad(n->g, dy, x);
+            const tp_val dw = n == &together ? fused : tp_matmul(n->g, dy, x, 1, 0),
+                         db = n == &together ? fused + 1 : tp_reduce_sum(n->g, dy, 1, 0);
+            const tp_val y = tp_mul(n->g, dw, tp_reshape(n->g, db, {2, {3, 1}}));
+            results[n == &apart] = n->run(y, {dy, x});
+        }
+        expect_golden(results[0], results[1], dtype, "gemm_weight_grad");
+    }
+}
+
 } // namespace

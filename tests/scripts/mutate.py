@@ -48,9 +48,12 @@ def run(command, seconds):
 def prepare(programs):
     shutil.rmtree(WORK / "source", ignore_errors=True)
     (WORK / "source").mkdir(parents=True)
-    for name in COPIED:
+    for name in COPIED:  # as new files: what the last run planted may still be built in
         path = ROOT / name
-        (shutil.copytree if path.is_dir() else shutil.copy2)(path, WORK / "source" / name)
+        if path.is_dir():
+            shutil.copytree(path, WORK / "source" / name, copy_function=shutil.copy)
+        else:
+            shutil.copy(path, WORK / "source" / name)
     # A mutation may leave a variable unused.
     command = ["cmake", "--compile-no-warning-as-error", "-S", str(WORK / "source"), "-B", str(WORK / "build"),
                "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Mutate", "-DCMAKE_C_FLAGS=-O1", "-DCMAKE_CXX_FLAGS=-O1",
