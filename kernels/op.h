@@ -134,6 +134,9 @@ tp_val tp_graph_add(tp_graph *g, const tp_op *op, int n_in, const tp_val *in, co
 tp_val tp_graph_fail(tp_graph *g, tp_status st, const char *format, ...) TP_PRINTF(3, 4);
 
 int tp_graph_ok(const tp_graph *g);
+
+/* What tp_expand made v of; v itself if it did not make it. */
+tp_val tp_graph_expanded(const tp_graph *g, tp_val v);
 const tp_node *tp_graph_node(const tp_graph *g, int i);
 
 /* ---- for implementations ---- */

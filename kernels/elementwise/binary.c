@@ -110,6 +110,20 @@ static tp_status infer_broadcast(tp_infer *x)
         y[i] = (expression);                                                                                 \
     }
 
+/* An expanded operand is read where it came from, if the other one has the shape of the result. */
+static tp_val add_binary(tp_graph *g, const tp_op *op, tp_val a, tp_val b)
+{
+    const tp_val from_a = tp_graph_expanded(g, a), from_b = tp_graph_expanded(g, b);
+
+    if (a != 0 && b != 0 && tp_shape_equal(tp_val_shape(g, a), tp_val_shape(g, b))) {
+        if (from_a != a)
+            a = from_a;
+        else
+            b = from_b;
+    }
+    return tp_graph_add(g, op, 2, (const tp_val[]){a, b}, NULL);
+}
+
 /* BINARY(name, float expression of a and b, double expression of a and b) */
 #define BINARY(name, fast, exact)                                                                            \
     static inline __attribute__((always_inline)) float name##_f(float a, float b)                            \
@@ -146,7 +160,7 @@ static tp_status infer_broadcast(tp_infer *x)
     static const tp_impl name##_cpu_ref = {"ref", tp_accept_float, name##_ref, NULL, 0};                     \
     tp_val tp_##name(tp_graph *g, tp_val a, tp_val b)                                                        \
     {                                                                                                        \
-        return tp_graph_add(g, &tp_op_##name, 2, (const tp_val[]){a, b}, NULL);                              \
+        return add_binary(g, &tp_op_##name, a, b);                                                           \
     }
 
 #define DESCRIPTOR(opname, onnx_name, inputs, op_flags, constants, grad_fn, case_table)                      \
