@@ -110,7 +110,9 @@ static tp_status verify(const char *path, const void *bytes, size_t n)
     unsigned char *back = NULL;
     size_t got = 0;
 
-    TP_TRY(tp_io_read(path, &back, &got));
+    const tp_status st = tp_io_read(path, &back, &got);
+    TP_CHECK(st != TP_ENOENT, TP_EIO, "%s: was gone before it could be read back", path);
+    TP_TRY(st);
     const int same = got == n && (n == 0 || memcmp(back, bytes, n) == 0);
     tp_free(back);
     TP_CHECK(same, TP_EIO, "%s: reads back differently from what was written", path);

@@ -145,6 +145,17 @@ class IoReplaceFails : public Io, public testing::WithParamInterface<bool>
 {
 };
 
+/* The fifth operation opens what was written to read it back. */
+TEST_P(IoReplaceFails, WhatIsGoneWhenItIsReadBackWasNotWritten)
+{
+    tp_io_fail_at(5, ENOENT);
+    const tp_status st = replace("new");
+    tp_io_fail_at(0, 0);
+    EXPECT_EQ(st, TP_EIO) << tp_last_error();
+    EXPECT_TRUE(says("was gone before it could be read back")) << tp_last_error();
+    EXPECT_TRUE(names().empty());
+}
+
 TEST_P(IoReplaceFails, AtEveryOperation)
 {
     const bool had = GetParam();
