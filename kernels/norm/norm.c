@@ -294,6 +294,8 @@ static const tp_case cases_batch_norm[] = {
     {"9x5x4,5,5,5,5,9:i32", 0.2, 2.0, 2, &norm, 5e-6, 0}, /* some rows do not count */
     {"70x3x9x8,3,3,3,3,70:i32", 0.2, 2.0, 2, &norm, 5e-6, 0},
     {"4100x5,5,5,5,5,-", 0.2, 2.0, 0, &norm, 5e-6, 0},
+    {"1x3,3,3,3,3,-", 0.2, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},     /* one value: its variance is 0 */
+    {"4x3,3,3,3,3,4:i32", 0.2, 2.0, 1, &norm, 5e-6, TP_CASE_NO_GRAD}, /* no row counts */
 };
 static const tp_case cases_batch_norm_grad[] = {
     {"4x3,3,3,3,4x3,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},

@@ -4,6 +4,7 @@
 #include "kernels/op.h"
 #include "temper/plan.h"
 #include "tests/engine/emulated.h"
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -109,6 +110,31 @@ TEST(CudaDevice, ACapturedPlanRunsOnceOrManyTimes)
             EXPECT_EQ(step, want += static_cast<uint64_t>(times));
         }
         EXPECT_EQ(std::vector<float>(rows.begin(), rows.begin() + 3), (std::vector<float>{0.0f, 1.0f, 2.5f}));
+    }
+}
+
+TEST(CudaDevice, AStepThatIsNotFiniteIsNotToBeApplied)
+{
+    const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    const struct {
+        float gradient, loss, ok;
+    } steps[] = {
+        {1.0f, 2.0f, 1.0f}, {nan, 2.0f, 0.0f}, {-inf, 2.0f, 0.0f}, {1.0f, nan, 0.0f}, {1.0f, inf, 0.0f}};
+    for (const auto &s : steps) {
+        tp_graph *g = nullptr;
+        tp_plan *plan = nullptr;
+        const float gradient[5] = {3.0f, 0.0f, 0.0f, 0.0f, s.gradient};
+        float clip[2] = {-1.0f, -1.0f};
+        ASSERT_EQ(tp_graph_new(&g), TP_OK);
+        const tp_val dw = tp_constant(g, TP_F32, {1, {5}}, gradient),
+                     loss = tp_constant(g, TP_F32, {0, {}}, &s.loss);
+        const tp_val result = tp_output(g, tp_clip_norm(g, 1, &dw, loss, 0.0));
+        ASSERT_EQ(tp_plan_new(&plan, g, gpu(), nullptr), TP_OK) << tp_last_error();
+        ASSERT_EQ(tp_plan_run(plan), TP_OK) << tp_last_error();
+        ASSERT_EQ(tp_plan_read(plan, result, clip), TP_OK);
+        EXPECT_EQ(clip[1], s.ok) << s.gradient << " " << s.loss;
+        tp_plan_free(plan);
+        tp_graph_free(g);
     }
 }
 
