@@ -26,7 +26,7 @@ tp_status tp_alloc(void *out_pointer, size_t count, size_t size, const char *wha
     memcpy(out_pointer, &p, sizeof(p));
     TP_CHECK(!__builtin_mul_overflow(count, size, &bytes) && bytes <= SIZE_MAX / 2, TP_ENOMEM,
              "%s: %zu elements of %zu bytes do not fit in memory", what, count, size);
-    bytes = (bytes + TP_ALIGN - 1) / TP_ALIGN * TP_ALIGN;
+    bytes = tp_round_up(bytes);
     if (bytes == 0)
         bytes = TP_ALIGN;
     if (!must_fail())

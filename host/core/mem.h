@@ -13,6 +13,12 @@ extern "C" {
 
 #define TP_ALIGN 64
 
+/* Bytes rounded up to a multiple of TP_ALIGN. */
+static inline size_t tp_round_up(size_t bytes)
+{
+    return (bytes + TP_ALIGN - 1) / TP_ALIGN * TP_ALIGN;
+}
+
 /* Zeroed memory for count elements of size bytes, never NULL on TP_OK (also for 0 bytes). Free with tp_free.
  * Errors: TP_ENOMEM naming what and the bytes asked. */
 tp_status tp_alloc(void *out_pointer, size_t count, size_t size, const char *what) TP_MUST_USE;

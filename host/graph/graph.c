@@ -15,7 +15,7 @@ struct tp_pool_block {
 static tp_status pool_take(tp_graph *g, void *out_pointer, size_t bytes)
 {
     tp_pool_block *b = g->pool;
-    const size_t need = (bytes + TP_ALIGN - 1) / TP_ALIGN * TP_ALIGN;
+    const size_t need = tp_round_up(bytes);
 
     if (b == NULL || b->bytes - b->used < need) {
         TP_TRY(tp_alloc(&b, 1, sizeof(*b), "graph"));

@@ -129,7 +129,7 @@ size_t tp_slots_place(tp_slot *slots, int n, int *order)
     int chosen = 0;
 
     for (int i = 0; i < n; i++)
-        slots[i].bytes = (slots[i].bytes + TP_ALIGN - 1) / TP_ALIGN * TP_ALIGN;
+        slots[i].bytes = tp_round_up(slots[i].bytes);
     find_breadth(slots, n);
     for (int i = 0; i < n; i++)
         bound = slots[i].breadth > bound ? slots[i].breadth : bound;

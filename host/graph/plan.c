@@ -256,11 +256,6 @@ static void find_dying(tp_plan *p)
     }
 }
 
-static size_t padded(size_t bytes)
-{
-    return (bytes + TP_ALIGN - 1) / TP_ALIGN * TP_ALIGN;
-}
-
 static tp_status upload_constants(tp_plan *p)
 {
     const tp_graph *g = p->graph;
@@ -268,13 +263,13 @@ static tp_status upload_constants(tp_plan *p)
 
     for (size_t v = 1; v < g->n_values; v++)
         if (g->values[v].kind == TP_VALUE_CONSTANT)
-            p->constant_bytes += padded(value_bytes(g, (tp_val)v));
+            p->constant_bytes += tp_round_up(value_bytes(g, (tp_val)v));
     TP_TRY(tp_device_alloc(p->dev, (void **)&p->constants, p->constant_bytes, "constants of a plan"));
     for (size_t v = 1; v < g->n_values; v++)
         if (g->values[v].kind == TP_VALUE_CONSTANT) {
             p->data[v] = p->constants + at;
             TP_TRY(tp_device_upload(p->dev, p->data[v], g->values[v].data, value_bytes(g, (tp_val)v)));
-            at += padded(value_bytes(g, (tp_val)v));
+            at += tp_round_up(value_bytes(g, (tp_val)v));
         }
     return TP_OK;
 }

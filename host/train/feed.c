@@ -33,13 +33,11 @@ static tp_status stage_floats(tp_trainer *t, tp_staged *s, const float *values, 
 
 /* ---- one batch at a time ---- */
 
-#define ALIGNMENT ((size_t)256)
-
 /* The place of an array of one batch in the block; its address once the block is there. */
 static void place(tp_feed *f, tp_tensor *x)
 {
     x->data = f->block != NULL ? f->block + f->bytes : NULL;
-    f->bytes += (tp_tensor_bytes(x) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    f->bytes += tp_round_up(tp_tensor_bytes(x));
 }
 
 static void place_all(tp_feed *f)

@@ -204,15 +204,9 @@ static tp_status adopt_ema(tp_run *u)
             continue;
         for (int k = 0; k < tp_model_n_params(u->model); k++) {
             const tp_param *p = tp_model_param(u->model, k);
-            if (strcmp(p->name, s->name + 4) != 0)
-                continue;
-            void *host = NULL;
-            TP_TRY(tp_alloc(&host, tp_tensor_bytes(&p->tensor), 1, p->name));
-            tp_status st = tp_device_download(u->dev, host, s->tensor.data, tp_tensor_bytes(&p->tensor));
-            if (st == TP_OK)
-                st = tp_device_upload(u->dev, p->tensor.data, host, tp_tensor_bytes(&p->tensor));
-            tp_free(host);
-            TP_TRY(st);
+            if (strcmp(p->name, s->name + 4) == 0)
+                TP_TRY(tp_device_enqueue_copy(u->dev, TP_QUEUE_RUN, p->tensor.data, s->tensor.data,
+                                              tp_tensor_bytes(&p->tensor), TP_ON_DEVICE));
         }
     }
     return TP_OK;

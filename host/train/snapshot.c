@@ -10,8 +10,6 @@ struct tp_snapshot {
     size_t *at; /* of each state */
 };
 
-#define ALIGNMENT ((size_t)64)
-
 static tp_status make(tp_snapshot *s)
 {
     const int n = tp_trainer_n_states(s->t);
@@ -19,8 +17,7 @@ static tp_status make(tp_snapshot *s)
     TP_TRY(tp_alloc(&s->at, (size_t)n + 1, sizeof(size_t), "snapshot"));
     for (int i = 0; i < n; i++) {
         s->at[i] = s->bytes;
-        s->bytes +=
-            (tp_tensor_bytes(&tp_trainer_state(s->t, i)->tensor) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        s->bytes += tp_round_up(tp_tensor_bytes(&tp_trainer_state(s->t, i)->tensor));
     }
     TP_TRY(tp_device_host_alloc(s->t->dev, (void **)&s->host, s->bytes, "snapshot"));
     if (tp_device_kind_of(s->t->dev) == TP_CPU)

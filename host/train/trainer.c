@@ -41,17 +41,6 @@ static tp_status new_state(tp_trainer *t, const char *prefix, const tp_param *p,
     return add_state(t, prefix, p->name, tensor, index);
 }
 
-static tp_status copy_on_device(tp_trainer *t, const tp_tensor *dst, const tp_tensor *src)
-{
-    void *host = NULL;
-    TP_TRY(tp_alloc(&host, tp_tensor_bytes(src), 1, "copy"));
-    tp_status st = tp_device_download(t->dev, host, src->data, tp_tensor_bytes(src));
-    if (st == TP_OK)
-        st = tp_device_upload(t->dev, dst->data, host, tp_tensor_bytes(src));
-    tp_free(host);
-    return st;
-}
-
 static tp_status make_states(tp_trainer *t)
 {
     const int n = t->n_params;
@@ -76,7 +65,8 @@ static tp_status make_states(tp_trainer *t)
             TP_TRY(new_state(t, "optimizer.1", p, &t->s2[i]));
         if (t->opts.optimizer.ema > 0.0) {
             TP_TRY(new_state(t, "ema", p, &t->ema[i]));
-            TP_TRY(copy_on_device(t, &t->states[t->ema[i]].tensor, &p->tensor));
+            TP_TRY(tp_device_enqueue_copy(t->dev, TP_QUEUE_RUN, t->states[t->ema[i]].tensor.data,
+                                          p->tensor.data, tp_tensor_bytes(&p->tensor), TP_ON_DEVICE));
         }
     }
     TP_TRY(tp_trainer_alloc(t, &counter_t, TP_I64, (tp_shape){1, {1}}, "step count"));

@@ -5,7 +5,8 @@
 
 Counted are the .cu and .cuh files of kernels/, as the emulated module compiles them, but for those that call NVIDIA's
 libraries. Not counted are branches that hand on an error of a launch or of a call (cuda_device_test.cc makes those fail), or
-that only an exception would take; those of kernels/math.h, which is otherwise inlined, are math_test.cc's. A line of a template counts as reached if one of its instances reaches it.
+that only an exception would take; those of kernels/math.h, which is otherwise inlined, are math_test.cc's. A line of a
+template counts as reached if one of its instances reaches it.
 """
 
 import collections
