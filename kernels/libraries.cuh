@@ -83,8 +83,8 @@ void tp_choice_keep(const char *key, const unsigned char *choice);
 
 /* ---- implementations made of them, for the lists of linear.cu and conv.cu ---- */
 
-extern const tp_impl tp_matmul_cublaslt, tp_gemm_cublaslt, tp_gemm_weight_grad_cublaslt,
-    tp_gemm_weight_grad_cublaslt_sum;
+extern const tp_impl tp_matmul_cublaslt, tp_gemm_cublaslt, tp_gemm_input_grad_cublaslt,
+    tp_gemm_input_grad_cublaslt_drelu, tp_gemm_weight_grad_cublaslt, tp_gemm_weight_grad_cublaslt_sum;
 extern const tp_impl tp_conv_cudnn, tp_conv_input_grad_cudnn, tp_conv_weight_grad_cudnn;
 
 #endif

@@ -135,8 +135,8 @@ tp_val tp_graph_fail(tp_graph *g, tp_status st, const char *format, ...) TP_PRIN
 
 int tp_graph_ok(const tp_graph *g);
 
-/* What tp_expand made v of; v itself if it did not make it. */
-tp_val tp_graph_expanded(const tp_graph *g, tp_val v);
+/* The node that gives v; NULL for a variable or a constant. */
+const tp_node *tp_graph_producer(const tp_graph *g, tp_val v);
 const tp_node *tp_graph_node(const tp_graph *g, int i);
 
 /* ---- for implementations ---- */

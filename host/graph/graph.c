@@ -82,10 +82,10 @@ int tp_graph_ok(const tp_graph *g)
     return g->status == TP_OK;
 }
 
-tp_val tp_graph_expanded(const tp_graph *g, tp_val v)
+const tp_node *tp_graph_producer(const tp_graph *g, tp_val v)
 {
     const int node = v != 0 ? tp_graph_value(g, v)->node : -1;
-    return node >= 0 && g->nodes[node].op == &tp_op_expand ? g->nodes[node].in[0] : v;
+    return node >= 0 ? &g->nodes[node] : NULL;
 }
 
 /* Keeps the thread's last error as the graph's first one. */

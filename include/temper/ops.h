@@ -23,9 +23,9 @@ extern "C" {
     X(reduce_sum) X(reduce_mean) X(reduce_max) X(reduce_max_grad) X(expand) X(reshape) X(detach)             \
     X(transpose) X(concat) X(slice) X(pad)                                                                   \
     /* linear, convolution, pooling, norms */                                                                \
-    X(matmul) X(gemm) X(gemm_weight_grad) X(conv) X(conv_input_grad) X(conv_weight_grad) X(max_pool)         \
-    X(max_pool_grad) X(avg_pool) X(avg_pool_grad) X(batch_norm) X(batch_norm_grad) X(batch_norm_eval)        \
-    X(layer_norm) X(layer_norm_grad) X(group_norm) X(group_norm_grad)                                        \
+    X(matmul) X(gemm) X(gemm_input_grad) X(gemm_weight_grad) X(conv) X(conv_input_grad) X(conv_weight_grad)  \
+    X(max_pool) X(max_pool_grad) X(avg_pool) X(avg_pool_grad) X(batch_norm) X(batch_norm_grad)               \
+    X(batch_norm_eval) X(layer_norm) X(layer_norm_grad) X(group_norm) X(group_norm_grad)                     \
     /* embedding, softmax, losses */                                                                         \
     X(embedding) X(embedding_grad) X(embedding_rows) X(softmax) X(softmax_grad) X(log_softmax)               \
     X(log_softmax_grad) X(softmax_cross_entropy) X(softmax_cross_entropy_grad) X(bce_with_logits)            \
@@ -138,6 +138,9 @@ typedef struct tp_gemm_attr {
     tp_activation act;
 } tp_gemm_attr;
 TP_API tp_val tp_gemm(tp_graph *g, tp_val a, tp_val b, tp_val c, tp_gemm_attr attr);
+/* The gradient of z, where a dense layer read y(M,K) = act(z): dz(M,K) = (op(a)(M,N) op(b)(N,K)) act'(y), a
+ * the gradient of what the layer gave, b its weight. */
+TP_API tp_val tp_gemm_input_grad(tp_graph *g, tp_val a, tp_val b, tp_val y, tp_gemm_attr attr);
 /* The gradients of a dense layer's weight and bias: dw(N,K) = dy(M,N)^T x(M,K), and (+1) db(N), the sum of
  * the rows of dy. */
 TP_API tp_val tp_gemm_weight_grad(tp_graph *g, tp_val dy, tp_val x);

@@ -110,10 +110,17 @@ static tp_status infer_broadcast(tp_infer *x)
         y[i] = (expression);                                                                                 \
     }
 
+/* What tp_expand made v of; v itself if it did not make it. */
+static tp_val expanded(const tp_graph *g, tp_val v)
+{
+    const tp_node *by = tp_graph_producer(g, v);
+    return by != NULL && by->op == &tp_op_expand ? by->in[0] : v;
+}
+
 /* An expanded operand is read where it came from, if the other one has the shape of the result. */
 static tp_val add_binary(tp_graph *g, const tp_op *op, tp_val a, tp_val b)
 {
-    const tp_val from_a = tp_graph_expanded(g, a), from_b = tp_graph_expanded(g, b);
+    const tp_val from_a = expanded(g, a), from_b = expanded(g, b);
 
     if (a != 0 && b != 0 && tp_shape_equal(tp_val_shape(g, a), tp_val_shape(g, b))) {
         if (from_a != a)

@@ -10,7 +10,4 @@ tp_status tp_broadcast_shapes(tp_shape a, tp_shape b, tp_shape *out);
  * `shape`. */
 tp_val tp_sum_to(tp_graph *g, tp_val v, tp_shape shape);
 
-/* dz of y = act(z), for the activations that fuse into gemm and conv. */
-tp_val tp_activation_grad(tp_graph *g, tp_val y, tp_val dy, tp_activation act);
-
 #endif

@@ -1,6 +1,7 @@
-/* linear.c - matmul and gemm: y = act(op(a) op(b) + c), and the gradients of gemm's weight and bias together.
- * oneDNN's matmul takes every shape that is not empty. The loop after it gives the same bits on every machine
- * and for any number of threads: each element of y is one sum over k in order. */
+/* linear.c - matmul and gemm: y = act(op(a) op(b) + c), the gradient of what a gemm reads together with that
+ * of the activation before it, and the gradients of its weight and bias together. oneDNN's matmul takes every
+ * shape that is not empty. The loop after it gives the same bits on every machine and for any number of
+ * threads: each element of y is one sum over k in order. */
 #include "host/core/mem.h"
 #include "kernels/cpu.h"
 #include "kernels/dnnl.h"
@@ -57,6 +58,20 @@ static tp_status infer_gemm(tp_infer *x)
         TP_CHECK(x->dtype[2] == x->dtype[0] && x->shape[2].nd == 1 &&
                      x->shape[2].d[0] == x->out_shape[0].d[1],
                  TP_ESHAPE, "c must have shape (%lld)", (long long)x->out_shape[0].d[1]);
+    return TP_OK;
+}
+
+static tp_status infer_gemm_input_grad(tp_infer *x)
+{
+    const tp_gemm_attr *attr = x->attr;
+
+    TP_TRY(tp_activation_check(attr->act));
+    TP_CHECK(x->shape[0].nd == 2 && x->shape[1].nd == 2, TP_ESHAPE, "a has %d and b %d dimensions, want 2",
+             x->shape[0].nd, x->shape[1].nd);
+    TP_TRY(matrix_shape(x, attr->trans_a, attr->trans_b, &x->out_shape[0]));
+    TP_CHECK(x->dtype[2] == x->dtype[0] && tp_shape_equal(x->shape[2], x->out_shape[0]), TP_ESHAPE,
+             "y must have shape (%lld,%lld)", (long long)x->out_shape[0].d[0],
+             (long long)x->out_shape[0].d[1]);
     return TP_OK;
 }
 
@@ -123,14 +138,20 @@ static tp_status linear_create(linear_state *s, const tp_call *c, int trans_a, i
     return s->has_bias ? tp_dnnl_arg(&s->p, DNNL_ARG_BIAS, &bias) : TP_OK;
 }
 
-static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int trans_b, tp_activation act)
+static int has_bias(const tp_call *c)
+{
+    return c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
+}
+
+static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int trans_b, int bias,
+                                tp_activation act)
 {
     linear_state *s = NULL;
 
     TP_TRY(tp_accept_f32(c, scratch));
     TP_CHECK(tp_len(&c->in[0]) > 0 && tp_len(&c->in[1]) > 0, TP_EUNSUP, "an input is empty");
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "oneDNN matmul"));
-    s->has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
+    s->has_bias = bias;
     s->act = act;
     const tp_status st = linear_create(s, c, trans_a, trans_b, scratch);
     if (st != TP_OK) {
@@ -141,7 +162,7 @@ static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int tr
     return TP_OK;
 }
 
-static tp_status linear_run(const tp_call *c)
+static tp_status product_run(const tp_call *c)
 {
     linear_state *s = c->state;
 
@@ -151,21 +172,40 @@ static tp_status linear_run(const tp_call *c)
     TP_TRY(tp_dnnl_bind(&s->p, 3, c->out[0].data));
     if (s->has_bias)
         TP_TRY(tp_dnnl_bind(&s->p, 4, c->in[2].data));
-    TP_TRY(tp_dnnl_run(&s->p));
-    tp_activate_all(tp_out_f32(c, 0), tp_len(&c->out[0]), s->act);
+    return tp_dnnl_run(&s->p);
+}
+
+static tp_status linear_run(const tp_call *c)
+{
+    TP_TRY(product_run(c));
+    tp_activate_all(tp_out_f32(c, 0), tp_len(&c->out[0]), ((linear_state *)c->state)->act);
+    return TP_OK;
+}
+
+static tp_status input_grad_run(const tp_call *c)
+{
+    TP_TRY(product_run(c));
+    tp_activate_grad_all(tp_out_f32(c, 0), tp_in_f32(c, 2), tp_len(&c->out[0]),
+                         ((linear_state *)c->state)->act);
     return TP_OK;
 }
 
 static tp_status matmul_prepare(tp_call *c, size_t *scratch)
 {
     const tp_matmul_attr *attr = c->attr;
-    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, TP_ACT_NONE);
+    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, 0, TP_ACT_NONE);
 }
 
 static tp_status gemm_prepare(tp_call *c, size_t *scratch)
 {
     const tp_gemm_attr *attr = c->attr;
-    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, attr->act);
+    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, has_bias(c), attr->act);
+}
+
+static tp_status input_grad_prepare(tp_call *c, size_t *scratch)
+{
+    const tp_gemm_attr *attr = c->attr;
+    return linear_prepare(c, scratch, attr->trans_a, attr->trans_b, 0, attr->act);
 }
 
 /* Which matrix of x belongs to matrix `batch` of the output. */
@@ -191,7 +231,7 @@ static int64_t batch_of(tp_shape x, tp_shape out, int64_t batch)
 
 /* One product: a(M,K) with strides, b packed into panels of TILE_COLS columns, y(M,N) dense. */
 typedef struct product {
-    const float *a, *panels, *bias;
+    const float *a, *panels, *bias, *through; /* through: y of an activation's gradient */
     float *y;
     int64_t row_step, k_step, rows, cols, depth;
     tp_activation act;
@@ -242,7 +282,10 @@ static void product_bands(void *ctx, int64_t begin, int64_t end)
             for (int64_t r = 0; r < height; r++) {
                 float *y = p->y + (i + r) * p->cols + at;
                 finish(y, sum[r], p->bias != NULL ? p->bias + at : NULL, width);
-                tp_activate_run(y, width, p->act);
+                if (p->through != NULL)
+                    tp_activate_grad_run(y, p->through + (i + r) * p->cols + at, width, p->act);
+                else
+                    tp_activate_run(y, width, p->act);
             }
         }
 }
@@ -257,14 +300,15 @@ static tp_status simd_prepare(tp_call *c, size_t *scratch, int trans_b)
     return TP_OK;
 }
 
-static tp_status simd_run(const tp_call *c, int trans_a, int trans_b, tp_activation act)
+static tp_status simd_run(const tp_call *c, int trans_a, int trans_b, const float *bias, const float *through,
+                          tp_activation act)
 {
     const tp_shape sa = c->in[0].shape, sb = c->in[1].shape, so = c->out[0].shape;
     const int64_t rows = so.d[so.nd - 2], cols = so.d[so.nd - 1], depth = cols_of(sa, trans_a);
     const int64_t batches = tp_len(&c->out[0]) / (rows * cols > 0 ? rows * cols : 1);
-    const int has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
     product p = {.panels = c->scratch,
-                 .bias = has_bias ? tp_in_f32(c, 2) : NULL,
+                 .bias = bias,
+                 .through = through,
                  .row_step = trans_a ? 1 : depth,
                  .k_step = trans_a ? rows : 1,
                  .rows = rows,
@@ -297,13 +341,19 @@ static tp_status gemm_simd_prepare(tp_call *c, size_t *scratch)
 static tp_status matmul_simd(const tp_call *c)
 {
     const tp_matmul_attr *attr = c->attr;
-    return simd_run(c, attr->trans_a, attr->trans_b, TP_ACT_NONE);
+    return simd_run(c, attr->trans_a, attr->trans_b, NULL, NULL, TP_ACT_NONE);
 }
 
 static tp_status gemm_simd(const tp_call *c)
 {
     const tp_gemm_attr *attr = c->attr;
-    return simd_run(c, attr->trans_a, attr->trans_b, attr->act);
+    return simd_run(c, attr->trans_a, attr->trans_b, has_bias(c) ? tp_in_f32(c, 2) : NULL, NULL, attr->act);
+}
+
+static tp_status input_grad_simd(const tp_call *c)
+{
+    const tp_gemm_attr *attr = c->attr;
+    return simd_run(c, attr->trans_a, attr->trans_b, NULL, tp_in_f32(c, 2), attr->act);
 }
 
 /* ---- sums of columns: each in double, row after row ---- */
@@ -332,7 +382,7 @@ static void sum_columns(const tp_call *c)
 
 static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
 {
-    return linear_prepare(c, scratch, 1, 0, TP_ACT_NONE);
+    return linear_prepare(c, scratch, 1, 0, 0, TP_ACT_NONE);
 }
 
 static tp_status weight_grad_run(const tp_call *c)
@@ -349,25 +399,24 @@ static tp_status weight_grad_simd_prepare(tp_call *c, size_t *scratch)
 
 static tp_status weight_grad_simd(const tp_call *c)
 {
-    TP_TRY(simd_run(c, 1, 0, TP_ACT_NONE));
+    TP_TRY(simd_run(c, 1, 0, NULL, NULL, TP_ACT_NONE));
     sum_columns(c);
     return TP_OK;
 }
 
 /* ---- reference ---- */
 
-static tp_status ref_run(const tp_call *c, int trans_a, int trans_b, tp_activation act)
+static tp_status ref_run(const tp_call *c, int trans_a, int trans_b, int bias, tp_activation act)
 {
     const tp_shape sa = c->in[0].shape, sb = c->in[1].shape, so = c->out[0].shape;
     const int64_t rows = so.d[so.nd - 2], cols = so.d[so.nd - 1], depth = cols_of(sa, trans_a);
     const int64_t batches = tp_len(&c->out[0]) / (rows * cols > 0 ? rows * cols : 1);
-    const int has_bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE;
 
     for (int64_t m = 0; m < batches; m++) {
         const int64_t a0 = batch_of(sa, so, m) * rows * depth, b0 = batch_of(sb, so, m) * depth * cols;
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j < cols; j++) {
-                double sum = has_bias ? tp_get(&c->in[2], j) : 0.0;
+                double sum = bias ? tp_get(&c->in[2], j) : 0.0;
                 for (int64_t k = 0; k < depth; k++)
                     sum += tp_get(&c->in[0], a0 + (trans_a ? k * rows + i : i * depth + k)) *
                            tp_get(&c->in[1], b0 + (trans_b ? j * depth + k : k * cols + j));
@@ -380,13 +429,23 @@ static tp_status ref_run(const tp_call *c, int trans_a, int trans_b, tp_activati
 static tp_status matmul_ref(const tp_call *c)
 {
     const tp_matmul_attr *attr = c->attr;
-    return ref_run(c, attr->trans_a, attr->trans_b, TP_ACT_NONE);
+    return ref_run(c, attr->trans_a, attr->trans_b, 0, TP_ACT_NONE);
 }
 
 static tp_status gemm_ref(const tp_call *c)
 {
     const tp_gemm_attr *attr = c->attr;
-    return ref_run(c, attr->trans_a, attr->trans_b, attr->act);
+    return ref_run(c, attr->trans_a, attr->trans_b, has_bias(c), attr->act);
+}
+
+static tp_status input_grad_ref(const tp_call *c)
+{
+    const tp_gemm_attr *attr = c->attr;
+
+    TP_TRY(ref_run(c, attr->trans_a, attr->trans_b, 0, TP_ACT_NONE));
+    for (int64_t i = 0; i < tp_len(&c->out[0]); i++)
+        tp_set(&c->out[0], i, tp_activate_grad(tp_get(&c->in[2], i), tp_get(&c->out[0], i), attr->act));
+    return TP_OK;
 }
 
 static tp_status weight_grad_ref(const tp_call *c)
@@ -399,7 +458,7 @@ static tp_status weight_grad_ref(const tp_call *c)
             sum += tp_get(&c->in[0], i * cols + j);
         tp_set(&c->out[1], j, sum);
     }
-    return ref_run(c, 1, 0, TP_ACT_NONE);
+    return ref_run(c, 1, 0, 0, TP_ACT_NONE);
 }
 
 /* ---- gradients: dA = dY op(B)^T, dB = op(A)^T dY, each laid out as the input lies in memory ---- */
@@ -521,6 +580,33 @@ const tp_op tp_op_gemm = {.name = "gemm",
                           .cases = cases_gemm,
                           .n_cases = TP_COUNT(cases_gemm)};
 
+static const tp_gemm_attr through_relu = {0, 0, TP_ACT_RELU}, through_tanh = {0, 0, TP_ACT_TANH},
+                          through_sigmoid = {0, 1, TP_ACT_SIGMOID}, across_relu = {1, 1, TP_ACT_RELU};
+static const tp_case cases_gemm_input_grad[] = {
+    {"1x1,1x1,1x1", 0.2, 1.0, 0, &through_relu, 0, TP_CASE_NO_GRAD},
+    {"5x3,3x7,5x7", -1.0, 1.0, 0, &through_relu, 0, TP_CASE_NO_GRAD},
+    {"9x33,33x17,9x17", -1.0, 1.0, 0, &through_tanh, 0, TP_CASE_NO_GRAD},
+    {"9x33,17x33,9x17", -1.0, 1.0, 0, &through_sigmoid, 0, TP_CASE_NO_GRAD},
+    {"6x9,130x6,9x130", -1.0, 1.0, 0, &across_relu, 0, TP_CASE_NO_GRAD},
+    {"65x64,64x257,65x257", -1.0, 1.0, 0, &through_relu, 0, TP_CASE_NO_GRAD},
+    {"5x1100,1100x6,5x6", -1.0, 1.0, 0, &through_tanh, 0, TP_CASE_NO_GRAD},
+    {"3x0,0x4,3x4", -1.0, 1.0, 0, &through_relu, 0, TP_CASE_NO_GRAD},
+};
+static const tp_impl input_grad_dnnl = {"onednn", input_grad_prepare, input_grad_run, linear_release,
+                                        TP_IMPL_LIBRARY};
+static const tp_impl input_grad_cpu = {"simd", gemm_simd_prepare, input_grad_simd, NULL, 0};
+static const tp_impl input_grad_cpu_ref = {"ref", tp_accept_float, input_grad_ref, NULL, 0};
+const tp_op tp_op_gemm_input_grad = {.name = "gemm_input_grad",
+                                     .min_in = 3,
+                                     .max_in = 3,
+                                     .n_out = 1,
+                                     .attr_size = sizeof(tp_gemm_attr),
+                                     .infer = infer_gemm_input_grad,
+                                     .cost = cost_linear,
+                                     .cpu = TP_IMPLS(&input_grad_dnnl, &input_grad_cpu, &input_grad_cpu_ref),
+                                     .cases = cases_gemm_input_grad,
+                                     .n_cases = TP_COUNT(cases_gemm_input_grad)};
+
 static const tp_case cases_gemm_weight_grad[] = {
     {"1x1,1x1", 0.2, 1.0, 0, NULL, 0, 0},
     {"5x3,5x7", -1.0, 1.0, 0, NULL, 0, 0},
@@ -545,6 +631,11 @@ const tp_op tp_op_gemm_weight_grad = {.name = "gemm_weight_grad",
                                           TP_IMPLS(&weight_grad_dnnl, &weight_grad_cpu, &weight_grad_cpu_ref),
                                       .cases = cases_gemm_weight_grad,
                                       .n_cases = TP_COUNT(cases_gemm_weight_grad)};
+
+tp_val tp_gemm_input_grad(tp_graph *g, tp_val a, tp_val b, tp_val y, tp_gemm_attr attr)
+{
+    return tp_graph_add(g, &tp_op_gemm_input_grad, 3, (const tp_val[]){a, b, y}, &attr);
+}
 
 tp_val tp_gemm_weight_grad(tp_graph *g, tp_val dy, tp_val x)
 {

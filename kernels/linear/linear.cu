@@ -1,5 +1,6 @@
-/* linear.cu - matmul and gemm by tiles (tile.cuh): y = act(op(a) op(b) + c). Bias and activation are applied
- * as a tile is stored, and the bias's gradient is summed from the tiles of dy. */
+/* linear.cu - matmul and gemm by tiles (tile.cuh): y = act(op(a) op(b) + c). Bias, activation and the
+ * activation's gradient are applied as a tile is stored, and the bias's gradient is summed from the tiles of
+ * dy. */
 #include "kernels/libraries.cuh"
 #include "kernels/linear/activation.h"
 #include "kernels/linear/tile.cuh"
@@ -42,6 +43,20 @@ struct dense_store {
     __device__ void operator()(int64_t i, int64_t j, int64_t z, float v) const
     {
         y[(z * rows + i) * cols + j] = tp_activate_f32(bias != nullptr ? v + bias[j] : v, act);
+    }
+};
+
+/* Through the activation that gave y. */
+struct input_grad_store {
+    static const bool SUMS = false;
+    float *dz;
+    const float *y;
+    int64_t cols;
+    tp_activation act;
+    __device__ void operator()(int64_t i, int64_t j, int64_t z, float v) const
+    {
+        (void)z;
+        dz[i * cols + j] = tp_activate_grad_f32(y[i * cols + j], v, act);
     }
 };
 
@@ -146,6 +161,16 @@ static tp_status weight_grad_run(const tp_call *c)
                        store, s);
 }
 
+static tp_status input_grad_run(const tp_call *c)
+{
+    const tp_gemm_attr *a = static_cast<const tp_gemm_attr *>(c->attr);
+    const tp_tile_shape s = shape_of(c, a->trans_a);
+    const input_grad_store store = {tp_out_f32(c, 0), tp_in_f32(c, 2), s.cols, a->act};
+
+    return tp_tile_run(c, factor_of(&c->in[0], c->out[0].shape, a->trans_a),
+                       factor_of(&c->in[1], c->out[0].shape, !a->trans_b), store, s);
+}
+
 static tp_status matmul_run(const tp_call *c)
 {
     const tp_matmul_attr *a = static_cast<const tp_matmul_attr *>(c->attr);
@@ -160,8 +185,11 @@ static tp_status gemm_run(const tp_call *c)
 
 static const tp_impl matmul_own = {"own", matmul_prepare, matmul_run, nullptr, 0};
 static const tp_impl gemm_own = {"own", gemm_prepare, gemm_run, nullptr, 0};
-TP_CUDA_IMPLS(matmul, &tp_matmul_cublaslt, &matmul_own);
+static const tp_impl input_grad_own = {"own", gemm_prepare, input_grad_run, nullptr, 0};
 static const tp_impl weight_grad_own = {"own", weight_grad_prepare, weight_grad_run, nullptr, 0};
+TP_CUDA_IMPLS(matmul, &tp_matmul_cublaslt, &matmul_own);
 TP_CUDA_IMPLS(gemm, &tp_gemm_cublaslt, &gemm_own);
+TP_CUDA_IMPLS(gemm_input_grad, &tp_gemm_input_grad_cublaslt, &tp_gemm_input_grad_cublaslt_drelu,
+              &input_grad_own);
 TP_CUDA_IMPLS(gemm_weight_grad, &tp_gemm_weight_grad_cublaslt, &tp_gemm_weight_grad_cublaslt_sum,
               &weight_grad_own);

@@ -22,6 +22,8 @@ struct emu_matmul {
     cublasOperation_t trans_a, trans_b;
     cublasLtEpilogue_t epilogue;
     float *bias;
+    const uint32_t *mask;
+    int64_t mask_ld;
 };
 struct emu_layout {
     cudaDataType type;
@@ -53,7 +55,7 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t)
 }
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType)
 {
-    *desc = new emu_matmul{compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr};
+    *desc = new emu_matmul{compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr, nullptr, 0};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
@@ -82,6 +84,10 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasL
         return put(&desc->epilogue, value, bytes);
     case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
         return put(&desc->bias, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+        return put(&desc->mask, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+        return put(&desc->mask_ld, value, bytes);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -133,7 +139,8 @@ static bool fits(const emu_matmul *m, const emu_layout *a, const emu_layout *b, 
                   cols = m->trans_b == CUBLAS_OP_N ? b->cols : b->rows;
     return rows == d->rows && cols == d->cols && depth == depth_b && a->ld >= a->rows && b->ld >= b->rows &&
            d->ld >= d->rows && a->count == d->count && b->count == d->count && d->count > 0 &&
-           a->type == b->type && d->type == CUDA_R_32F;
+           a->type == b->type && d->type == CUDA_R_32F &&
+           (m->epilogue != CUBLASLT_EPILOGUE_DRELU || (m->mask_ld % 128 == 0 && m->mask_ld >= d->rows));
 }
 
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
@@ -197,6 +204,9 @@ static void multiply(const emu_matmul &m, const emu_layout &al, const emu_layout
                     sum += m.bias[row];
                 if (m.epilogue & CUBLASLT_EPILOGUE_RELU)
                     sum = sum > 0.0f || sum != sum ? sum : 0.0f;
+                const int64_t bit = col * m.mask_ld + row;
+                if (m.epilogue == CUBLASLT_EPILOGUE_DRELU && !(m.mask[bit / 32] >> bit % 32 & 1u))
+                    sum = 0.0f;
                 d[batch * dl.step + col * dl.ld + row] = sum;
             }
     for (int64_t col = 0; col < dl.cols && m.epilogue == CUBLASLT_EPILOGUE_BGRADB; col++) {
@@ -217,7 +227,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     if (!fits(desc, a_layout, b_layout, d_layout) || algo == nullptr || algo->data[0] != 42 ||
         workspace_bytes < WORKSPACE || *static_cast<const float *>(alpha) != 1.0f ||
         *static_cast<const float *>(beta) != 0.0f ||
-        ((desc->epilogue & (CUBLASLT_EPILOGUE_BIAS | CUBLASLT_EPILOGUE_BGRADB)) && desc->bias == nullptr))
+        ((desc->epilogue & (CUBLASLT_EPILOGUE_BIAS | CUBLASLT_EPILOGUE_BGRADB)) && desc->bias == nullptr) ||
+        (desc->epilogue == CUBLASLT_EPILOGUE_DRELU && desc->mask == nullptr))
         return CUBLAS_STATUS_INVALID_VALUE;
     const emu_matmul m = *desc;
     const emu_layout al = *a_layout, bl = *b_layout, dl = *d_layout;

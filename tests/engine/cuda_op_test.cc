@@ -29,7 +29,8 @@ TEST_P(CudaOpCase, EveryImplementationMatchesTheDoubleReference)
         const auto got = run(gpu(), TP_F32, impl);
         const std::string why = got.empty() ? tp_last_error() : "";
         EXPECT_TRUE(got.size() > 0 || !(impl->flags & TP_IMPL_LIBRARY) || !is_emulated() ||
-                    why.find("empty") != std::string::npos || why.find("broadcast") != std::string::npos)
+                    why.find("empty") != std::string::npos || why.find("broadcast") != std::string::npos ||
+                    why.find("relu alone") != std::string::npos)
             << where(impl->name) << " has declined: " << why;
         if (got.empty())
             continue;
@@ -87,7 +88,7 @@ TEST_P(CudaOpCase, GivesTheSameBitsInEveryOrderAndWithAPoisonedArena)
 TEST_P(CudaOpCase, RoundsFactorsInBf16AndTf32)
 {
     const std::string name = op->name;
-    if (name != "matmul" && name != "gemm" && name.compare(0, 4, "conv") != 0)
+    if (name != "matmul" && name.compare(0, 4, "gemm") != 0 && name.compare(0, 4, "conv") != 0)
         return;
     const auto want = reference();
     for (const tp_impl *impl : impls(gpu()))

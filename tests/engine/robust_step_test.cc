@@ -170,10 +170,14 @@ TEST(RobustStep, AttackPassesHoldNoWeightGradientAndNoMoreMemory)
     EXPECT_EQ(seven.built("matmul"), 14) << "the graph holds a gradient that was not asked for";
     EXPECT_EQ(seven.built("gemm_weight_grad"), 0) << "the graph holds a weight gradient";
     EXPECT_EQ(seven.built("reduce_sum"), 0) << "the graph holds a bias gradient";
-    EXPECT_EQ(seven.lines("attack", {"matmul"}), 14);
-    EXPECT_EQ(seven.lines("train", {"matmul"}), 1);
+    /* What goes on through an activation is one product with it. */
+    EXPECT_EQ(seven.lines("attack", {"matmul"}), 7);
+    EXPECT_EQ(seven.lines("attack", {"gemm_input_grad"}), 7);
+    EXPECT_EQ(seven.lines("attack", {"tanh_grad"}), 0) << "an activation's gradient of its own";
+    EXPECT_EQ(seven.lines("train", {"matmul"}), 0);
+    EXPECT_EQ(seven.lines("train", {"gemm_input_grad"}), 1);
     EXPECT_EQ(seven.lines("train", {"gemm_weight_grad"}), 2);
-    EXPECT_EQ(seven.lines("attack", {"gemm"}), 14);
+    EXPECT_EQ(seven.lines("attack", {"gemm"}), 21);
     EXPECT_EQ(seven.lines("attack", {"gemm_weight_grad"}), 0);
     EXPECT_EQ(seven.lines("attack", {"(12,6)  ["}), 0) << "an attack computes something of w1's shape";
     EXPECT_EQ(seven.lines("attack", {"(3,12)  ["}), 0) << "an attack computes something of w2's shape";
