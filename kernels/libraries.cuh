@@ -51,7 +51,15 @@
     X(cudnnGetConvolutionBackwardFilterAlgorithm_v7)                                                         \
     X(cudnnConvolutionForward)                                                                               \
     X(cudnnConvolutionBackwardData)                                                                          \
-    X(cudnnConvolutionBackwardFilter)
+    X(cudnnConvolutionBackwardFilter)                                                                        \
+    X(cudnnCreatePoolingDescriptor)                                                                          \
+    X(cudnnDestroyPoolingDescriptor)                                                                         \
+    X(cudnnSetPooling2dDescriptor)                                                                           \
+    X(cudnnPoolingForward)                                                                                   \
+    X(cudnnPoolingBackward)                                                                                  \
+    X(cudnnBatchNormalizationForwardTraining)                                                                \
+    X(cudnnBatchNormalizationForwardInference)                                                               \
+    X(cudnnBatchNormalizationBackward)
 
 #define TP_LIBRARY_FUNCTION(name) decltype(&::name) name;
 struct tp_cublaslt {
@@ -81,10 +89,12 @@ void tp_libraries_describe(char *cublaslt, size_t cublaslt_size, char *cudnn, si
 int tp_choice_find(const char *key, unsigned char *choice);
 void tp_choice_keep(const char *key, const unsigned char *choice);
 
-/* ---- implementations made of them, for the lists of linear.cu and conv.cu ---- */
+/* ---- implementations made of them, for the lists of linear.cu, conv.cu, pool.cu and norm.cu ---- */
 
 extern const tp_impl tp_matmul_cublaslt, tp_gemm_cublaslt, tp_gemm_input_grad_cublaslt,
     tp_gemm_input_grad_cublaslt_drelu, tp_gemm_weight_grad_cublaslt, tp_gemm_weight_grad_cublaslt_sum;
 extern const tp_impl tp_conv_cudnn, tp_conv_input_grad_cudnn, tp_conv_weight_grad_cudnn;
+extern const tp_impl tp_max_pool_cudnn, tp_avg_pool_cudnn, tp_avg_pool_grad_cudnn;
+extern const tp_impl tp_batch_norm_cudnn, tp_batch_norm_grad_cudnn, tp_batch_norm_eval_cudnn;
 
 #endif

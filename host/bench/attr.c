@@ -49,20 +49,26 @@ static const field f_pad[] = {F(tp_pad_attr, before, F_I64S), F(tp_pad_attr, aft
 static const field f_matmul[] = {F(tp_matmul_attr, trans_a, F_INT), F(tp_matmul_attr, trans_b, F_INT), END};
 static const field f_gemm[] = {F(tp_gemm_attr, trans_a, F_INT), F(tp_gemm_attr, trans_b, F_INT),
                                NAMED(tp_gemm_attr, act, activations), END};
-static const field f_conv[] = {F(tp_conv_attr, stride, F_PAIR),       F(tp_conv_attr, pad, F_PAIR),
-                               F(tp_conv_attr, dilation, F_PAIR),     F(tp_conv_attr, groups, F_I64),
-                               NAMED(tp_conv_attr, act, activations), END};
+static const field f_conv[] = {F(tp_conv_attr, stride, F_PAIR),
+                               F(tp_conv_attr, pad, F_PAIR),
+                               F(tp_conv_attr, dilation, F_PAIR),
+                               F(tp_conv_attr, groups, F_I64),
+                               NAMED(tp_conv_attr, act, activations),
+                               F(tp_conv_attr, channels_last, F_INT),
+                               END};
 static const field f_conv_grad[] = {INNER(tp_conv_grad_attr, conv, stride, F_PAIR),
                                     INNER(tp_conv_grad_attr, conv, pad, F_PAIR),
                                     INNER(tp_conv_grad_attr, conv, dilation, F_PAIR),
                                     INNER(tp_conv_grad_attr, conv, groups, F_I64),
+                                    INNER(tp_conv_grad_attr, conv, channels_last, F_INT),
                                     F(tp_conv_grad_attr, shape, F_SHAPE),
                                     END};
 static const field f_pool[] = {F(tp_pool_attr, kernel, F_PAIR), F(tp_pool_attr, stride, F_PAIR),
-                               F(tp_pool_attr, pad, F_PAIR), END};
+                               F(tp_pool_attr, pad, F_PAIR), F(tp_pool_attr, channels_last, F_INT), END};
 static const field f_pool_grad[] = {
     INNER(tp_pool_grad_attr, pool, kernel, F_PAIR), INNER(tp_pool_grad_attr, pool, stride, F_PAIR),
-    INNER(tp_pool_grad_attr, pool, pad, F_PAIR), F(tp_pool_grad_attr, shape, F_SHAPE), END};
+    INNER(tp_pool_grad_attr, pool, pad, F_PAIR),    INNER(tp_pool_grad_attr, pool, channels_last, F_INT),
+    F(tp_pool_grad_attr, shape, F_SHAPE),           END};
 static const field f_norm[] = {F(tp_norm_attr, epsilon, F_F64), F(tp_norm_attr, momentum, F_F64),
                                F(tp_norm_attr, groups, F_I64), END};
 static const field f_embedding[] = {F(tp_embedding_attr, n_rows, F_I64), END};

@@ -1,5 +1,9 @@
 /* model.c - a model's parameters, and its forward pass as graph code.
  *
+ * Parameters have PyTorch's shapes, and layers see images as (N,C,H,W). Convolutions, pooling and batch norm
+ * run with channels last, where neighbours in memory share a pixel: an image stays so from layer to layer,
+ * and is turned where a layer asks for the other order.
+ *
  * One walk over the layers serves both: when a model is made, the walk runs on a scratch graph whose shape
  * inference checks the layers, and every parameter it asks for is declared; later walks hand out the same
  * parameters in the same order as graph values. */
@@ -35,6 +39,12 @@ typedef struct walk {
     tp_status st;
     char path[PATH_SIZE];
 } walk;
+
+/* A value on its way through the layers; last: an image whose channels lie last. */
+typedef struct flow {
+    tp_val v;
+    int last;
+} flow;
 
 typedef struct want {
     const char *suffix;
@@ -97,6 +107,39 @@ static tp_val norm_param(walk *w, const char *suffix, int64_t n, double value, i
     return param(w, &p);
 }
 
+/* ---- the order of images ---- */
+
+/* Moves dimension `from` to `to`: a view if nothing moves in memory. */
+static tp_val move_dim(walk *w, tp_val x, int from, int to)
+{
+    const tp_shape s = tp_val_shape(w->g, x);
+    tp_shape y = {.nd = s.nd};
+    int perm[TP_MAX_DIMS], moves = 1;
+    int64_t passed = 1;
+
+    for (int i = 0, k = 0; i < s.nd; i++) {
+        if (k == from)
+            k++;
+        perm[i] = i == to ? from : k++;
+        y.d[i] = s.d[perm[i]];
+    }
+    for (int i = from < to ? from + 1 : to; i <= (from < to ? to : from - 1); i++)
+        passed *= s.d[i];
+    moves = s.d[from] > 1 && passed > 1;
+    return moves ? tp_transpose(w->g, x, perm) : tp_reshape(w->g, x, y);
+}
+
+static flow channels_last(walk *w, flow x)
+{
+    const int nd = tp_val_shape(w->g, x.v).nd;
+    return x.last || nd < 3 ? x : (flow){move_dim(w, x.v, 1, nd - 1), 1};
+}
+
+static flow channels_first(walk *w, flow x)
+{
+    return x.last ? (flow){move_dim(w, x.v, tp_val_shape(w->g, x.v).nd - 1, 1), 0} : x;
+}
+
 /* ---- layers ---- */
 
 static tp_val input_named(walk *w, const tp_layer *l, const char *name)
@@ -138,18 +181,19 @@ static tp_val walk_dense(walk *w, const tp_layer *l, tp_val x, tp_activation act
     return tp_gemm(w->g, x, wv, bv, (tp_gemm_attr){0, 1, act});
 }
 
-static tp_val walk_conv(walk *w, const tp_layer *l, tp_val x, tp_activation act)
+static flow walk_conv(walk *w, const tp_layer *l, flow in, tp_activation act)
 {
-    const tp_shape s = tp_val_shape(w->g, x);
+    const flow x = channels_last(w, in);
+    const tp_shape s = tp_val_shape(w->g, x.v);
     const int spatial = s.nd - 2;
     const int64_t groups = or_default(l->groups, 1);
-    tp_conv_attr attr = {.groups = groups, .act = act};
-    tp_shape ws = {.nd = s.nd, .d = {l->units, s.nd > 1 ? s.d[1] / groups : 0}};
+    tp_conv_attr attr = {.groups = groups, .act = act, .channels_last = 1};
+    tp_shape ws = {.nd = s.nd, .d = {l->units, s.nd > 1 ? s.d[s.nd - 1] / groups : 0}};
     int64_t fan_in = ws.d[1];
 
     if (spatial < 1 || spatial > 2 || l->units <= 0 || l->kernel[0] <= 0) {
         fail(w, l, "wants (N,C,W) or (N,C,H,W), filters > 0 and a kernel > 0");
-        return 0;
+        return (flow){0, 0};
     }
     for (int i = 0; i < spatial; i++) {
         attr.stride[i] = or_default(l->stride[i], 1);
@@ -163,41 +207,54 @@ static tp_val walk_conv(walk *w, const tp_layer *l, tp_val x, tp_activation act)
     const want bias = {"bias", {1, {l->units}}, tp_init_bias(l->init, fan_in), 1, 0, 0};
     const tp_val wv = param(w, &weight);
     const tp_val bv = l->no_bias ? 0 : param(w, &bias);
-    return tp_conv(w->g, x, wv, bv, attr);
+    return (flow){tp_conv(w->g, x.v, channels_last(w, (flow){wv, 0}).v, bv, attr), 1};
 }
 
-static tp_val walk_norm(walk *w, const tp_layer *l, tp_val x)
+/* Over every dimension but the channels: with them last, over the rows of a matrix. */
+static flow walk_batch_norm(walk *w, const tp_layer *l, flow x, tp_val gamma, tp_val beta, int64_t n)
 {
-    const tp_shape s = tp_val_shape(w->g, x);
+    const tp_shape s = tp_val_shape(w->g, x.v);
+    const double eps = or_default_f(l->epsilon, 1e-5);
+    const tp_val mean = norm_param(w, "running_mean", n, 0.0, 0),
+                 var = norm_param(w, "running_var", n, 1.0, 0);
+    const tp_val in = x.last ? tp_reshape(w->g, x.v, (tp_shape){2, {-1, n}}) : x.v;
+    const tp_val y = w->f->mode == TP_MODE_TRAIN
+                         ? tp_batch_norm(w->g, in, gamma, beta, mean, var, w->f->weight, eps,
+                                         or_default_f(l->momentum, 0.1))
+                         : tp_batch_norm_eval(w->g, in, gamma, beta, mean, var, eps);
+    return (flow){x.last ? tp_reshape(w->g, y, s) : y, x.last};
+}
+
+static flow walk_norm(walk *w, const tp_layer *l, flow in)
+{
+    const flow x = l->kind == TP_LAYER_BATCH_NORM ? in : channels_first(w, in);
+    const tp_shape s = tp_val_shape(w->g, x.v);
     const double eps = or_default_f(l->epsilon, 1e-5);
 
     if (s.nd < 2) {
         fail(w, l, "wants at least (N, features)");
-        return 0;
+        return (flow){0, 0};
     }
-    const int64_t n = l->kind == TP_LAYER_LAYER_NORM ? s.d[s.nd - 1] : s.d[1];
+    const int64_t n = s.d[x.last || l->kind == TP_LAYER_LAYER_NORM ? s.nd - 1 : 1];
     const tp_val gamma = norm_param(w, "weight", n, 1.0, 1), beta = norm_param(w, "bias", n, 0.0, 1);
     if (l->kind == TP_LAYER_LAYER_NORM)
-        return tp_layer_norm(w->g, x, gamma, beta, eps);
+        return (flow){tp_layer_norm(w->g, x.v, gamma, beta, eps), 0};
     if (l->kind == TP_LAYER_GROUP_NORM)
-        return tp_group_norm(w->g, x, gamma, beta, or_default(l->groups, 1), eps);
-    const tp_val mean = norm_param(w, "running_mean", n, 0.0, 0),
-                 var = norm_param(w, "running_var", n, 1.0, 0);
-    if (w->f->mode == TP_MODE_TRAIN)
-        return tp_batch_norm(w->g, x, gamma, beta, mean, var, w->f->weight, eps,
-                             or_default_f(l->momentum, 0.1));
-    return tp_batch_norm_eval(w->g, x, gamma, beta, mean, var, eps);
+        return (flow){tp_group_norm(w->g, x.v, gamma, beta, or_default(l->groups, 1), eps), 0};
+    return walk_batch_norm(w, l, x, gamma, beta, n);
 }
 
-static tp_val walk_pool(walk *w, const tp_layer *l, tp_val x)
+static flow walk_pool(walk *w, const tp_layer *l, flow in)
 {
-    tp_pool_attr attr = {{0}, {0}, {0}};
+    const flow x = channels_last(w, in);
+    tp_pool_attr attr = {.channels_last = x.last};
     for (int i = 0; i < 2; i++) {
         attr.kernel[i] = l->kernel[i];
         attr.stride[i] = or_default(l->stride[i], l->kernel[i]);
         attr.pad[i] = l->pad[i];
     }
-    return l->kind == TP_LAYER_MAX_POOL ? tp_max_pool(w->g, x, attr) : tp_avg_pool(w->g, x, attr);
+    return (flow){l->kind == TP_LAYER_MAX_POOL ? tp_max_pool(w->g, x.v, attr) : tp_avg_pool(w->g, x.v, attr),
+                  x.last};
 }
 
 /* As the layer says, or as the input says that it reads. */
@@ -259,10 +316,10 @@ static tp_val walk_activation(walk *w, const tp_layer *l, tp_val x)
     }
 }
 
-static tp_val walk_layer(walk *w, const tp_layer *l, tp_val x, tp_activation act);
+static flow walk_layer(walk *w, const tp_layer *l, flow x, tp_activation act);
 
 /* Enters child i under its name (or number; "." adds nothing) for the length of one call. */
-static tp_val walk_child(walk *w, const tp_layer *parent, int i, tp_val x, tp_activation act)
+static flow walk_child(walk *w, const tp_layer *parent, int i, flow x, tp_activation act)
 {
     const tp_layer *l = &parent->children[i];
     const size_t at = strlen(w->path);
@@ -273,7 +330,7 @@ static tp_val walk_child(walk *w, const tp_layer *parent, int i, tp_val x, tp_ac
     else if (strcmp(l->name, ".") != 0)
         snprintf(w->path + at, PATH_SIZE - at, "%s%s", dot, l->name);
     tp_graph_scope(w->g, w->path);
-    const tp_val y = walk_layer(w, l, x, act);
+    const flow y = walk_layer(w, l, x, act);
     if (w->st == TP_OK && tp_graph_status(w->g) != TP_OK)
         w->st = tp_graph_status(w->g);
     w->path[at] = '\0';
@@ -299,10 +356,10 @@ static tp_activation fused(const tp_layer *l, int i)
     }
 }
 
-static tp_val walk_sequence(walk *w, const tp_layer *l, tp_val x)
+static flow walk_sequence(walk *w, const tp_layer *l, flow x)
 {
     if (l->input[0] != '\0')
-        x = input_named(w, l, l->input);
+        x = (flow){input_named(w, l, l->input), 0};
     for (int i = 0; i < l->n_children && w->st == TP_OK; i++) {
         const tp_activation act = fused(l, i);
         x = walk_child(w, l, i, x, act);
@@ -311,46 +368,74 @@ static tp_val walk_sequence(walk *w, const tp_layer *l, tp_val x)
     return x;
 }
 
-static tp_val walk_branches(walk *w, const tp_layer *l, tp_val x)
+/* One order for all: channels last if one of them has them there. */
+static int same_order(walk *w, flow *x, int n)
 {
-    tp_val parts[64];
+    int last = 0;
+
+    for (int i = 0; i < n; i++)
+        last |= x[i].last;
+    for (int i = 0; i < n && last; i++)
+        x[i] = channels_last(w, x[i]);
+    return last;
+}
+
+static flow walk_concat(walk *w, flow *parts, int n)
+{
+    tp_val all[64];
+    const int last = same_order(w, parts, n);
+
+    for (int i = 0; i < n; i++)
+        all[i] = parts[i].v;
+    return n > 1 ? (flow){tp_concat(w->g, n, all, last ? tp_val_shape(w->g, all[0]).nd - 1 : 1), last}
+                 : parts[0];
+}
+
+static flow walk_branches(walk *w, const tp_layer *l, flow x)
+{
+    flow parts[64];
 
     if (l->n_children < 1 || l->n_children > TP_COUNT(parts)) {
         fail(w, l, "wants 1 to 64 branches");
-        return 0;
+        return (flow){0, 0};
     }
     for (int i = 0; i < l->n_children && w->st == TP_OK; i++)
         parts[i] = walk_child(w, l, i, x, TP_ACT_NONE);
     if (w->st != TP_OK)
-        return 0;
+        return (flow){0, 0};
     if (l->kind == TP_LAYER_CONCAT)
-        return l->n_children > 1 ? tp_concat(w->g, l->n_children, parts, 1) : parts[0];
-    tp_val y = parts[0];
+        return walk_concat(w, parts, l->n_children);
+    flow y = {0, same_order(w, parts, l->n_children)};
+    y.v = parts[0].v;
     for (int i = 1; i < l->n_children; i++)
-        y = l->kind == TP_LAYER_SUM ? tp_add(w->g, y, parts[i]) : tp_mul(w->g, y, parts[i]);
+        y.v = l->kind == TP_LAYER_SUM ? tp_add(w->g, y.v, parts[i].v) : tp_mul(w->g, y.v, parts[i].v);
     return y;
 }
 
-static tp_val walk_residual(walk *w, const tp_layer *l, tp_val x)
+static flow walk_residual(walk *w, const tp_layer *l, flow x)
 {
     if (l->n_children < 1 || l->n_children > 2) {
         fail(w, l, "wants a body and at most one shortcut");
-        return 0;
+        return (flow){0, 0};
     }
-    const tp_val body = walk_child(w, l, 0, x, TP_ACT_NONE);
-    const tp_val shortcut = l->n_children == 2 && w->st == TP_OK ? walk_child(w, l, 1, x, TP_ACT_NONE) : x;
-    return tp_add(w->g, body, shortcut);
+    flow both[2] = {walk_child(w, l, 0, x, TP_ACT_NONE), x};
+    if (l->n_children == 2 && w->st == TP_OK)
+        both[1] = walk_child(w, l, 1, x, TP_ACT_NONE);
+    if (w->st != TP_OK)
+        return (flow){0, 0};
+    const int last = same_order(w, both, 2);
+    return (flow){tp_add(w->g, both[0].v, both[1].v), last};
 }
 
-static tp_val walk_layer(walk *w, const tp_layer *l, tp_val x, tp_activation act)
+static flow walk_layer(walk *w, const tp_layer *l, flow x, tp_activation act)
 {
     if (w->st != TP_OK)
-        return 0;
+        return (flow){0, 0};
     switch (l->kind) {
     case TP_LAYER_SEQUENCE:
         return walk_sequence(w, l, x);
     case TP_LAYER_DENSE:
-        return walk_dense(w, l, x, act);
+        return (flow){walk_dense(w, l, x.v, act), 0};
     case TP_LAYER_CONV:
         return walk_conv(w, l, x, act);
     case TP_LAYER_BATCH_NORM:
@@ -358,16 +443,16 @@ static tp_val walk_layer(walk *w, const tp_layer *l, tp_val x, tp_activation act
     case TP_LAYER_GROUP_NORM:
         return walk_norm(w, l, x);
     case TP_LAYER_DROPOUT:
-        return walk_dropout(w, l, x);
+        return (flow){walk_dropout(w, l, x.v), x.last};
     case TP_LAYER_FLATTEN:
-        return tp_flatten(w->g, x, 1);
+        return (flow){tp_flatten(w->g, channels_first(w, x).v, 1), 0};
     case TP_LAYER_MAX_POOL:
     case TP_LAYER_AVG_POOL:
         return walk_pool(w, l, x);
     case TP_LAYER_GLOBAL_AVG_POOL:
-        return tp_global_avg_pool(w->g, x);
+        return (flow){tp_global_avg_pool(w->g, x.v, x.last), 0};
     case TP_LAYER_EMBEDDING:
-        return walk_embedding(w, l, x);
+        return (flow){walk_embedding(w, l, x.v), 0};
     case TP_LAYER_RESIDUAL:
         return walk_residual(w, l, x);
     case TP_LAYER_CONCAT:
@@ -375,15 +460,15 @@ static tp_val walk_layer(walk *w, const tp_layer *l, tp_val x, tp_activation act
     case TP_LAYER_PRODUCT:
         return walk_branches(w, l, x);
     case TP_LAYER_REDUCE_SUM:
-        return tp_reduce_sum(w->g, x, 2, 1);
+        return (flow){tp_reduce_sum(w->g, channels_first(w, x).v, 2, 1), 0};
     default:
-        return walk_activation(w, l, x);
+        return (flow){walk_activation(w, l, x.v), x.last};
     }
 }
 
 static tp_val walk_model(walk *w)
 {
-    const tp_val y = walk_layer(w, &w->m->root, w->f->inputs[0], TP_ACT_NONE);
+    const tp_val y = channels_first(w, walk_layer(w, &w->m->root, (flow){w->f->inputs[0], 0}, TP_ACT_NONE)).v;
 
     tp_graph_scope(w->g, NULL);
     if (w->st == TP_OK)

@@ -71,6 +71,12 @@ static int is_sparse(const tp_sparse_use *uses, int n, int param)
     return 0;
 }
 
+/* 1 if the last batch of an epoch is not full: its padding must not count in batch statistics. */
+static int has_tail(const tp_trainer *t)
+{
+    return tp_data_part_rows(t->data, TP_TRAIN) % t->opts.batch != 0;
+}
+
 /* Forward, loss and backward of micro-batch k; returns its share of the batch's mean loss. */
 static tp_val micro_batch(tp_batch_graph *b, int64_t k, int64_t size, gradients *sum, tp_val *wrt,
                           tp_val *grad, int *param_of)
@@ -91,7 +97,7 @@ static tp_val micro_batch(tp_batch_graph *b, int64_t k, int64_t size, gradients 
                     .params = b->params,
                     .counter = b->counter,
                     .stream = (uint32_t)k * STREAMS_PER_PASS,
-                    .weight = mask,
+                    .weight = has_tail(t) ? mask : 0,
                     .sparse = uses,
                     .max_sparse = MAX_SPARSE};
     const tp_val out = tp_model_forward(t->model, b->g, &f);

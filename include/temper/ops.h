@@ -149,11 +149,12 @@ TP_API tp_val tp_gemm_weight_grad(tp_graph *g, tp_val dy, tp_val x);
 
 /* Spatial dimensions: 1 for x (N,C,W), 2 for x (N,C,H,W); entry 0 is H (or W in 1-D). Padding is symmetric,
  * of zeros. groups divides both channel counts; groups = C is depthwise. Zero strides, dilations and groups
- * mean 1. */
+ * mean 1. channels_last: x is (N,H,W,C), w (M,KH,KW,C/groups) and y (N,OH,OW,M), and so their gradients. */
 typedef struct tp_conv_attr {
     int64_t stride[2], pad[2], dilation[2];
     int64_t groups;
     tp_activation act;
+    int channels_last;
 } tp_conv_attr;
 /* y(N,M,OH,OW) = act(x(N,C,H,W) * w(M,C/groups,KH,KW) + b(M)), OH = (H + 2 pad - dilation (KH - 1) - 1) /
  * stride + 1. */
@@ -169,6 +170,7 @@ typedef struct tp_conv_grad_attr {
 
 typedef struct tp_pool_attr {
     int64_t kernel[2], stride[2], pad[2]; /* zero stride: kernel; pad <= kernel / 2 */
+    int channels_last;                    /* x is (N,H,W,C), and y too */
 } tp_pool_attr;
 TP_API tp_val tp_max_pool(tp_graph *g, tp_val x,
                           tp_pool_attr attr); /* first maximum wins; padding never does */
@@ -179,14 +181,16 @@ typedef struct tp_pool_grad_attr {
     tp_pool_attr pool;
     tp_shape shape; /* of dx */
 } tp_pool_grad_attr;
-TP_API tp_val tp_global_avg_pool(tp_graph *g, tp_val x); /* (N,C,...) -> (N,C): a reduce_mean */
+TP_API tp_val tp_global_avg_pool(tp_graph *g, tp_val x,
+                                 int channels_last); /* (N,C,...) or (N,...,C) -> (N,C): a reduce_mean */
 
 /* ---- norms ---- */
 
 /* Batch norm over every dimension but 1 (Ioffe & Szegedy 2015): y = (x - mean) rstd gamma + beta, x
  * (N,C,...). Training: batch statistics; running = (1 - momentum) running + momentum batch, with the unbiased
- * variance, as PyTorch. weight (N), optional: rows of weight 0 (padding) take no part in the statistics. Node
- * outputs: y, mean (C), rstd (C). */
+ * variance, as PyTorch. weight, optional, one value for each N or for each run of N / len rows (images with
+ * channels last are (N H W, C)): rows of weight 0 (padding) take no part in the statistics. Node outputs: y,
+ * mean (C), rstd (C). */
 typedef struct tp_norm_attr {
     double epsilon, momentum;
     int64_t groups; /* group_norm only */

@@ -1,8 +1,8 @@
 /* conv.c - convolution and its two gradients, 1-D and 2-D, with stride, padding, dilation and groups.
  *
- * oneDNN works in the memory layout that suits the shape (see layout_of); where that is not our
- * plain NCHW, the operand is reordered in scratch memory before or after the call. The plain loops are the
- * reference. */
+ * oneDNN works in the memory layout that suits the shape (see layout_of); where that is not the one at hand,
+ * NCHW or channels last, the operand is reordered in scratch memory before or after the call. The plain loops
+ * are the reference. */
 #include "kernels/conv/conv.h"
 #include "host/core/mem.h"
 #include "kernels/cpu.h"
@@ -19,26 +19,29 @@
 static tp_status check_conv(tp_shape x, tp_shape w, tp_conv_attr attr, tp_shape *y)
 {
     const tp_conv_attr a = tp_conv_filled(attr);
+    const int ch = tp_image_channel_dim(x.nd, a.channels_last), first = tp_image_first_dim(a.channels_last);
 
     TP_CHECK((x.nd == 3 || x.nd == 4) && w.nd == x.nd, TP_ESHAPE,
              "x has %d and w %d dimensions, want both 3 or both 4", x.nd, w.nd);
-    TP_CHECK(a.groups > 0 && x.d[1] % a.groups == 0 && w.d[0] % a.groups == 0 && w.d[1] == x.d[1] / a.groups,
+    TP_CHECK(a.groups > 0 && x.d[ch] % a.groups == 0 && w.d[0] % a.groups == 0 &&
+                 w.d[ch] == x.d[ch] / a.groups,
              TP_ESHAPE, "%lld channels, %lld filters of %lld channels and %lld groups do not fit",
-             (long long)x.d[1], (long long)w.d[0], (long long)w.d[1], (long long)a.groups);
+             (long long)x.d[ch], (long long)w.d[0], (long long)w.d[ch], (long long)a.groups);
     for (int i = 0; i < x.nd - 2; i++) {
         TP_CHECK(a.stride[i] > 0 && a.stride[i] <= MOST && a.pad[i] >= 0 && a.pad[i] <= MOST &&
                      a.dilation[i] > 0 && a.dilation[i] <= MOST,
                  TP_ESHAPE, "stride %lld, padding %lld, dilation %lld: want 1, 0, 1 or more, at most %d",
                  (long long)a.stride[i], (long long)a.pad[i], (long long)a.dilation[i], MOST);
-        TP_CHECK(w.d[2 + i] > 0 && w.d[2 + i] <= MOST, TP_ESHAPE, "a kernel of %lld, want 1 to %d",
-                 (long long)w.d[2 + i], MOST);
+        TP_CHECK(w.d[first + i] > 0 && w.d[first + i] <= MOST, TP_ESHAPE, "a kernel of %lld, want 1 to %d",
+                 (long long)w.d[first + i], MOST);
     }
     *y = x;
-    y->d[1] = w.d[0];
+    y->d[ch] = w.d[0];
     for (int i = 0; i < x.nd - 2; i++) {
-        y->d[2 + i] = tp_conv_out_size(x.d[2 + i], w.d[2 + i], a.stride[i], a.pad[i], a.dilation[i]);
-        TP_CHECK(y->d[2 + i] > 0, TP_ESHAPE, "the kernel of %lld does not fit dimension %d of %lld",
-                 (long long)w.d[2 + i], 2 + i, (long long)x.d[2 + i]);
+        const int at = first + i;
+        y->d[at] = tp_conv_out_size(x.d[at], w.d[at], a.stride[i], a.pad[i], a.dilation[i]);
+        TP_CHECK(y->d[at] > 0, TP_ESHAPE, "the kernel of %lld does not fit a %s of %lld", (long long)w.d[at],
+                 i == x.nd - 3 ? "width" : "height", (long long)x.d[at]);
     }
     return TP_OK;
 }
@@ -138,22 +141,37 @@ static dnnl_format_tag_t layout_of(const tp_conv_dims *d, int nd, conv_pass pass
                                                                    : dnnl_format_tag_any;
 }
 
+/* An image, or filters with their groups as a leading dimension where there are several, as it lies in
+ * memory; oneDNN counts dimensions in the order N, C, H, W. */
+static tp_status image_md(dnnl_memory_desc_t *md, int64_t groups, int64_t n, int64_t c, int64_t h, int64_t w,
+                          tp_image_step s, int flat)
+{
+    dnnl_dims_t dims, strides;
+    int nd = 0;
+
+    if (groups > 1) {
+        dims[nd] = groups;
+        strides[nd++] = n / groups * s.n;
+        n /= groups;
+    }
+    dims[nd] = n;
+    strides[nd++] = s.n;
+    dims[nd] = c;
+    strides[nd++] = s.c;
+    if (!flat) {
+        dims[nd] = h;
+        strides[nd++] = s.h;
+    }
+    dims[nd] = w;
+    strides[nd++] = s.w;
+    TP_DNNL(dnnl_memory_desc_init_by_strides(md, nd, dims, dnnl_f32, strides));
+    return TP_OK;
+}
+
 static tp_status tag_md(dnnl_memory_desc_t *md, const dnnl_memory_desc_t *like, dnnl_format_tag_t tag)
 {
     TP_DNNL(dnnl_memory_desc_init_by_tag(md, like->ndims, like->dims, dnnl_f32, tag));
     return TP_OK;
-}
-
-/* Weights with their groups as a leading dimension where there are several. */
-static tp_status weight_md(dnnl_memory_desc_t *md, tp_shape w, int64_t groups)
-{
-    if (groups > 1) {
-        tp_shape g = {.nd = w.nd + 1, .d = {groups, w.d[0] / groups}};
-        for (int i = 1; i < w.nd; i++)
-            g.d[i + 1] = w.d[i];
-        w = g;
-    }
-    return tp_dnnl_md(md, w, 0);
 }
 
 typedef struct conv_spec {
@@ -162,16 +180,17 @@ typedef struct conv_spec {
     int has_bias;
 } conv_spec;
 
-static tp_status spec_init(conv_spec *s, tp_shape x, tp_shape w, tp_shape y, const tp_tensor *bias,
-                           tp_conv_attr attr, conv_pass pass)
+static tp_status spec_init(conv_spec *s, tp_shape x, tp_shape w, const tp_tensor *bias, tp_conv_attr attr,
+                           conv_pass pass)
 {
     const tp_conv_attr a = tp_conv_filled(attr);
     const tp_conv_dims d = tp_conv_dims_of(x, w, a);
     const dnnl_format_tag_t layout = layout_of(&d, x.nd, pass);
+    const int flat = x.nd == 3;
 
-    TP_TRY(tp_dnnl_md(&s->x, x, 0));
-    TP_TRY(weight_md(&s->w, w, a.groups));
-    TP_TRY(tp_dnnl_md(&s->y, y, 0));
+    TP_TRY(image_md(&s->x, 1, d.n, d.c, d.h, d.w, d.x, flat));
+    TP_TRY(image_md(&s->w, d.groups, d.m, d.c / d.groups, d.kh, d.kw, d.f, flat));
+    TP_TRY(image_md(&s->y, 1, d.n, d.m, d.oh, d.ow, d.y, flat));
     TP_TRY(tag_md(&s->lib_x, &s->x, layout));
     TP_TRY(tag_md(&s->lib_w, &s->w, dnnl_format_tag_any));
     TP_TRY(tag_md(&s->lib_y, &s->y, layout));
@@ -381,11 +400,11 @@ static tp_status prepare_pass(tp_call *c, size_t *scratch, conv_pass pass)
     TP_TRY(tp_accept_f32(c, scratch));
     if (pass == FORWARD) {
         const tp_tensor *bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE ? &c->in[2] : NULL;
-        TP_TRY(spec_init(&spec, c->in[0].shape, c->in[1].shape, c->out[0].shape, bias, *fa, pass));
+        TP_TRY(spec_init(&spec, c->in[0].shape, c->in[1].shape, bias, *fa, pass));
     } else if (pass == INPUT_GRAD)
-        TP_TRY(spec_init(&spec, ga->shape, c->in[0].shape, c->in[1].shape, NULL, ga->conv, pass));
+        TP_TRY(spec_init(&spec, ga->shape, c->in[0].shape, NULL, ga->conv, pass));
     else
-        TP_TRY(spec_init(&spec, c->in[0].shape, ga->shape, c->in[1].shape, NULL, ga->conv, pass));
+        TP_TRY(spec_init(&spec, c->in[0].shape, ga->shape, NULL, ga->conv, pass));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "oneDNN convolution"));
     const tp_status st = create_pass(s, &spec, pass, scratch);
     if (st != TP_OK) {
@@ -446,10 +465,9 @@ static int64_t source(const tp_conv_dims *d, int axis, int64_t o, int64_t k, int
                                 if (r < 0 || s < 0)                                                          \
                                     continue;                                                                \
                                 const int64_t ch = m / ((d).m / (d).groups) * ((d).c / (d).groups) + c0;     \
-                                const int64_t X = ((n * (d).c + ch) * (d).h + r) * (d).w + s;                \
-                                const int64_t W =                                                            \
-                                    ((m * ((d).c / (d).groups) + c0) * (d).kh + p) * (d).kw + q;             \
-                                const int64_t Y = ((n * (d).m + m) * (d).oh + i) * (d).ow + j;               \
+                                const int64_t X = tp_image_at((d).x, n, ch, r, s);                           \
+                                const int64_t W = tp_image_at((d).f, m, c0, p, q);                           \
+                                const int64_t Y = tp_image_at((d).y, n, m, i, j);                            \
                                 STATEMENT;                                                                   \
                             }
 
@@ -473,10 +491,9 @@ static tp_status forward_ref(const tp_call *c)
 
     clear(sum, tp_len(&c->out[0]));
     VISIT(d, x, w, y, sum[y] += tp_get(&c->in[0], x) * tp_get(&c->in[1], w))
-    for (int64_t y = 0, plane = 0; plane < d.n * d.m; plane++) {
-        const double bias = has_bias ? tp_get(&c->in[2], plane % d.m) : 0.0;
-        for (const int64_t end = y + d.oh * d.ow; y < end; y++)
-            tp_set(&c->out[0], y, tp_activate(sum[y] + bias, a->act));
+    for (int64_t y = 0, len = tp_len(&c->out[0]); y < len; y++) {
+        const double bias = has_bias ? tp_get(&c->in[2], d.last ? y % d.m : y / d.y.c % d.m) : 0.0;
+        tp_set(&c->out[0], y, tp_activate(sum[y] + bias, a->act));
     }
     return TP_OK;
 }
@@ -518,8 +535,11 @@ static void grad_conv(tp_graph *g, const tp_node *n, const tp_val *dy, const uin
         dx[0] = tp_conv_input_grad(g, tp_val_shape(g, n->in[0]), n->in[1], dz, *a);
     if (need[1])
         dx[1] = tp_conv_weight_grad(g, n->in[0], tp_val_shape(g, n->in[1]), dz, *a);
-    if (n->n_in > 2 && need[2])
-        dx[2] = tp_reduce_sum(g, dz, tp_val_shape(g, dz).nd == 4 ? 13u : 5u, 0);
+    if (n->n_in > 2 && need[2]) {
+        const int nd = tp_val_shape(g, dz).nd;
+        dx[2] =
+            tp_reduce_sum(g, dz, ((1u << nd) - 1u) & ~(1u << tp_image_channel_dim(nd, a->channels_last)), 0);
+    }
 }
 
 static tp_conv_attr without_act(tp_conv_attr a)
@@ -577,36 +597,39 @@ static tp_cost cost_weight_grad(const tp_call *c)
     return cost;
 }
 
-#define PLAIN                                                                                                \
+/* Attributes, with channels last or not. */
+#define PLAIN(last)                                                                                          \
     {                                                                                                        \
-        {1, 1}, {0, 0}, {1, 1}, 1, TP_ACT_NONE                                                               \
+        {1, 1}, {0, 0}, {1, 1}, 1, TP_ACT_NONE, last                                                         \
     }
-#define SAME                                                                                                 \
+#define SAME(last)                                                                                           \
     {                                                                                                        \
-        {1, 1}, {1, 1}, {1, 1}, 1, TP_ACT_RELU                                                               \
+        {1, 1}, {1, 1}, {1, 1}, 1, TP_ACT_RELU, last                                                         \
     }
-#define STRIDE                                                                                               \
+#define STRIDE(last)                                                                                         \
     {                                                                                                        \
-        {2, 2}, {1, 1}, {1, 1}, 1, TP_ACT_NONE                                                               \
+        {2, 2}, {1, 1}, {1, 1}, 1, TP_ACT_NONE, last                                                         \
     }
-#define DILATE                                                                                               \
+#define DILATE(last)                                                                                         \
     {                                                                                                        \
-        {1, 2}, {2, 1}, {2, 1}, 1, TP_ACT_TANH                                                               \
+        {1, 2}, {2, 1}, {2, 1}, 1, TP_ACT_TANH, last                                                         \
     }
-#define GROUP                                                                                                \
+#define GROUP(last)                                                                                          \
     {                                                                                                        \
-        {1, 1}, {1, 1}, {1, 1}, 2, TP_ACT_SIGMOID                                                            \
+        {1, 1}, {1, 1}, {1, 1}, 2, TP_ACT_SIGMOID, last                                                      \
     }
-#define DEPTH                                                                                                \
+#define DEPTH(last)                                                                                          \
     {                                                                                                        \
-        {2, 1}, {1, 1}, {1, 1}, 6, TP_ACT_NONE                                                               \
+        {2, 1}, {1, 1}, {1, 1}, 6, TP_ACT_NONE, last                                                         \
     }
-#define FLAT                                                                                                 \
+#define FLAT(last)                                                                                           \
     {                                                                                                        \
-        {2, 0}, {1, 0}, {1, 0}, 1, TP_ACT_NONE                                                               \
+        {2, 0}, {1, 0}, {1, 0}, 1, TP_ACT_NONE, last                                                         \
     }
-static const tp_conv_attr c_plain = PLAIN, c_same = SAME, c_stride = STRIDE, c_dilate = DILATE,
-                          c_group = GROUP, c_depth = DEPTH, c_flat = FLAT;
+static const tp_conv_attr c_plain = PLAIN(0), c_same = SAME(0), c_stride = STRIDE(0), c_dilate = DILATE(0),
+                          c_group = GROUP(0), c_depth = DEPTH(0), c_flat = FLAT(0);
+static const tp_conv_attr l_plain = PLAIN(1), l_same = SAME(1), l_stride = STRIDE(1), l_dilate = DILATE(1),
+                          l_group = GROUP(1), l_depth = DEPTH(1), l_flat = FLAT(1);
 static const tp_case cases_conv[] = {
     {"1x1x1x1,1x1x1x1,1", 0.2, 1.0, 0, &c_plain, 0, 0},
     {"2x3x7x6,5x3x3x3,5", -1.0, 1.0, 0, &c_same, 0, 0},
@@ -619,22 +642,50 @@ static const tp_case cases_conv[] = {
     {"2x17x9x8,19x17x1x1,19", -1.0, 1.0, 0, &c_same, 0, 0},
     {"2x9x11x9,10x9x3x3,10", -1.0, 1.0, 0, &c_dilate, 0, 0},
     {"2x16x33,24x16x5,24", -1.0, 1.0, 0, &c_flat, 0, 0},
+    {"2x7x6x3,5x3x3x3,5", -1.0, 1.0, 0, &l_same, 0, 0},
+    {"2x9x8x3,4x3x2x3,-", -1.0, 1.0, 0, &l_stride, 0, 0},
+    {"2x9x9x4,3x3x2x4,3", -1.0, 1.0, 0, &l_dilate, 0, 0},
+    {"2x5x5x4,6x3x3x2,6", -1.0, 1.0, 0, &l_group, 0, 0},
+    {"2x7x5x6,6x3x3x1,6", -1.0, 1.0, 0, &l_depth, 0, 0},
+    {"3x17x4,5x3x4,5", -1.0, 1.0, 0, &l_flat, 0, 0},
+    {"4x14x14x16,32x3x3x16,32", -1.0, 1.0, 0, &l_plain, 0, 0},
+    {"2x9x8x17,19x1x1x17,19", -1.0, 1.0, 0, &l_same, 0, 0},
 };
-static const tp_conv_grad_attr gx_plain = {PLAIN, {4, {2, 3, 5, 6}}}, gx_stride = {STRIDE, {4, {2, 3, 9, 8}}},
-                               gx_dilate = {DILATE, {4, {2, 4, 9, 9}}}, gx_group = {GROUP, {4, {2, 4, 5, 5}}},
-                               gx_depth = {DEPTH, {4, {2, 6, 7, 5}}}, gx_flat = {FLAT, {3, {3, 4, 17}}};
+static const tp_conv_grad_attr gx_plain = {PLAIN(0), {4, {2, 3, 5, 6}}},
+                               gx_stride = {STRIDE(0), {4, {2, 3, 9, 8}}},
+                               gx_dilate = {DILATE(0), {4, {2, 4, 9, 9}}},
+                               gx_group = {GROUP(0), {4, {2, 4, 5, 5}}},
+                               gx_depth = {DEPTH(0), {4, {2, 6, 7, 5}}}, gx_flat = {FLAT(0), {3, {3, 4, 17}}},
+                               lx_plain = {PLAIN(1), {4, {2, 5, 6, 3}}},
+                               lx_stride = {STRIDE(1), {4, {2, 9, 8, 3}}},
+                               lx_dilate = {DILATE(1), {4, {2, 9, 9, 4}}},
+                               lx_group = {GROUP(1), {4, {2, 5, 5, 4}}},
+                               lx_depth = {DEPTH(1), {4, {2, 7, 5, 6}}}, lx_flat = {FLAT(1), {3, {3, 17, 4}}};
 static const tp_case cases_input_grad[] = {
     {"4x3x2x3,2x4x4x4", -1.0, 1.0, 0, &gx_plain, 0, 0},  {"4x3x3x3,2x4x5x4", -1.0, 1.0, 0, &gx_stride, 0, 0},
     {"3x4x3x3,2x3x9x5", -1.0, 1.0, 0, &gx_dilate, 0, 0}, {"6x2x3x3,2x6x5x5", -1.0, 1.0, 0, &gx_group, 0, 0},
     {"6x1x3x3,2x6x4x5", -1.0, 1.0, 0, &gx_depth, 0, 0},  {"5x4x3,3x5x9", -1.0, 1.0, 0, &gx_flat, 0, 0},
+    {"4x2x3x3,2x4x4x4", -1.0, 1.0, 0, &lx_plain, 0, 0},  {"4x3x3x3,2x5x4x4", -1.0, 1.0, 0, &lx_stride, 0, 0},
+    {"3x3x3x4,2x9x5x3", -1.0, 1.0, 0, &lx_dilate, 0, 0}, {"6x3x3x2,2x5x5x6", -1.0, 1.0, 0, &lx_group, 0, 0},
+    {"6x3x3x1,2x4x5x6", -1.0, 1.0, 0, &lx_depth, 0, 0},  {"5x3x4,3x9x5", -1.0, 1.0, 0, &lx_flat, 0, 0},
 };
-static const tp_conv_grad_attr gw_plain = {PLAIN, {4, {4, 3, 2, 3}}}, gw_stride = {STRIDE, {4, {4, 3, 3, 3}}},
-                               gw_dilate = {DILATE, {4, {3, 4, 3, 3}}}, gw_group = {GROUP, {4, {6, 2, 3, 3}}},
-                               gw_depth = {DEPTH, {4, {6, 1, 3, 3}}}, gw_flat = {FLAT, {3, {5, 4, 3}}};
+static const tp_conv_grad_attr gw_plain = {PLAIN(0), {4, {4, 3, 2, 3}}},
+                               gw_stride = {STRIDE(0), {4, {4, 3, 3, 3}}},
+                               gw_dilate = {DILATE(0), {4, {3, 4, 3, 3}}},
+                               gw_group = {GROUP(0), {4, {6, 2, 3, 3}}},
+                               gw_depth = {DEPTH(0), {4, {6, 1, 3, 3}}}, gw_flat = {FLAT(0), {3, {5, 4, 3}}},
+                               lw_plain = {PLAIN(1), {4, {4, 2, 3, 3}}},
+                               lw_stride = {STRIDE(1), {4, {4, 3, 3, 3}}},
+                               lw_dilate = {DILATE(1), {4, {3, 3, 3, 4}}},
+                               lw_group = {GROUP(1), {4, {6, 3, 3, 2}}},
+                               lw_depth = {DEPTH(1), {4, {6, 3, 3, 1}}}, lw_flat = {FLAT(1), {3, {5, 3, 4}}};
 static const tp_case cases_weight_grad[] = {
     {"2x3x5x6,2x4x4x4", -1.0, 1.0, 0, &gw_plain, 0, 0},  {"2x3x9x8,2x4x5x4", -1.0, 1.0, 0, &gw_stride, 0, 0},
     {"2x4x9x9,2x3x9x5", -1.0, 1.0, 0, &gw_dilate, 0, 0}, {"2x4x5x5,2x6x5x5", -1.0, 1.0, 0, &gw_group, 0, 0},
     {"2x6x7x5,2x6x4x5", -1.0, 1.0, 0, &gw_depth, 0, 0},  {"3x4x17,3x5x9", -1.0, 1.0, 0, &gw_flat, 0, 0},
+    {"2x5x6x3,2x4x4x4", -1.0, 1.0, 0, &lw_plain, 0, 0},  {"2x9x8x3,2x5x4x4", -1.0, 1.0, 0, &lw_stride, 0, 0},
+    {"2x9x9x4,2x9x5x3", -1.0, 1.0, 0, &lw_dilate, 0, 0}, {"2x5x5x4,2x5x5x6", -1.0, 1.0, 0, &lw_group, 0, 0},
+    {"2x7x5x6,2x4x5x6", -1.0, 1.0, 0, &lw_depth, 0, 0},  {"3x17x4,3x9x5", -1.0, 1.0, 0, &lw_flat, 0, 0},
 };
 
 static const tp_impl forward_dnnl = {"onednn", forward_prepare, forward_run, conv_release, TP_IMPL_LIBRARY};

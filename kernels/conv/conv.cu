@@ -1,8 +1,9 @@
-/* conv.cu - convolution and its two gradients, 1-D and 2-D, with stride, padding, dilation and groups.
- *   own_tile: without groups, as a product of matrices that are never written down (tile.cuh): filters by
- * pixels for the output and the input gradient, filters by (channel, tap) for the weight gradient, whose long
- * sum over pixels is cut into parts own:      everything; a thread an output, or a block a weight for the
- * weight gradient */
+/* conv.cu - convolution and its two gradients, 1-D and 2-D, with stride, padding, dilation and groups,
+ * channels first or last. Without groups as a product of matrices that are never written down (own_tile, see
+ * tile.cuh): pixels by filters for the output, pixels by channels for the input gradient (the other way round
+ * where channels come first, so that neighbours in a row are neighbours in memory), and filters by taps for
+ * the weight gradient, whose long sum over pixels is cut into parts. With groups (own) a thread makes an
+ * output, and a block a weight of the weight gradient. */
 #include "kernels/conv/conv.h"
 #include "kernels/libraries.cuh"
 #include "kernels/linear/activation.h"
@@ -10,7 +11,18 @@
 
 /* ---- what the matrices hold ---- */
 
-/* w(M, C*KH*KW), the taps along k */
+/* Pixel p of images of h x w. */
+struct pixel {
+    int64_t n, i, j;
+};
+
+__device__ static pixel pixel_at(int64_t p, int64_t h, int64_t w)
+{
+    const int64_t n = p / (h * w), rest = p - n * h * w, i = rest / w;
+    return {n, i, rest - i * w};
+}
+
+/* Filter i, a row of taps. */
 struct weight_rows {
     const float *w;
     int64_t taps;
@@ -22,7 +34,7 @@ struct weight_rows {
     }
 };
 
-/* x under tap k = (c, r, s) of output pixel j = (n, i, o), zero in the padding */
+/* x under tap k of output pixel j, zero in the padding */
 struct input_pixels {
     const float *x;
     tp_conv_dims d;
@@ -30,11 +42,11 @@ struct input_pixels {
     __device__ float operator()(int64_t j, int64_t k, int64_t z) const
     {
         (void)z;
-        const int64_t n = j / (d.oh * d.ow), p = j - n * d.oh * d.ow, i = p / d.ow, o = p - i * d.ow;
-        const int64_t c = k / (d.kh * d.kw), t = k - c * d.kh * d.kw, r = t / d.kw, s = t - r * d.kw;
-        const int64_t row = i * d.stride[0] - d.pad[0] + r * d.dilation[0],
-                      col = o * d.stride[1] - d.pad[1] + s * d.dilation[1];
-        return row >= 0 && row < d.h && col >= 0 && col < d.w ? x[((n * d.c + c) * d.h + row) * d.w + col]
+        const pixel p = pixel_at(j, d.oh, d.ow);
+        const tp_conv_tap t = tp_conv_tap_at(&d, d.c, k);
+        const int64_t row = p.i * d.stride[0] - d.pad[0] + t.r * d.dilation[0],
+                      col = p.j * d.stride[1] - d.pad[1] + t.s * d.dilation[1];
+        return row >= 0 && row < d.h && col >= 0 && col < d.w ? x[tp_image_at(d.x, p.n, t.c, row, col)]
                                                               : 0.0f;
     }
 };
@@ -49,63 +61,66 @@ struct input_taps {
     }
 };
 
-/* dy of filter m at pixel k = (n, i, o) */
+/* dy of filter m at pixel k */
 struct output_rows {
     const float *dy;
-    int64_t filters, pixels; /* OH * OW */
+    tp_conv_dims d;
     int along_k;
     __device__ float operator()(int64_t m, int64_t k, int64_t z) const
     {
         (void)z;
-        const int64_t n = k / pixels;
-        return dy[(n * filters + m) * pixels + k - n * pixels];
+        const pixel p = pixel_at(k, d.oh, d.ow);
+        return dy[tp_image_at(d.y, p.n, m, p.i, p.j)];
     }
 };
 
-/* w of channel i under k = (m, r, s) */
+/* w of channel i under k, a tap over the filters */
 struct weight_channels {
     const float *w;
-    int64_t channels, taps; /* KH * KW */
+    tp_conv_dims d;
     int along_k;
     __device__ float operator()(int64_t i, int64_t k, int64_t z) const
     {
         (void)z;
-        const int64_t m = k / taps;
-        return w[(m * channels + i) * taps + k - m * taps];
+        const tp_conv_tap t = tp_conv_tap_at(&d, d.m, k);
+        return w[tp_image_at(d.f, t.c, i, t.r, t.s)];
     }
 };
 
-/* dy of filter m where its tap (r, s) lies on input pixel j = (n, row, col), k = (m, r, s) */
+/* dy where tap k over the filters lies on input pixel j, zero where it lies on none */
 struct output_under_tap {
     const float *dy;
     tp_conv_dims d;
     int along_k;
-    __device__ float operator()(int64_t j, int64_t k, int64_t z) const
+    __device__ float at(pixel p, tp_conv_tap t) const
     {
-        (void)z;
-        const int64_t n = j / (d.h * d.w), p = j - n * d.h * d.w, row = p / d.w, col = p - row * d.w;
-        const int64_t m = k / (d.kh * d.kw), t = k - m * d.kh * d.kw, r = t / d.kw, s = t - r * d.kw;
-        const int64_t i = row + d.pad[0] - r * d.dilation[0], o = col + d.pad[1] - s * d.dilation[1];
+        const int64_t i = p.i + d.pad[0] - t.r * d.dilation[0], o = p.j + d.pad[1] - t.s * d.dilation[1];
         if (i < 0 || o < 0 || i % d.stride[0] != 0 || o % d.stride[1] != 0 || i / d.stride[0] >= d.oh ||
             o / d.stride[1] >= d.ow)
             return 0.0f;
-        return dy[((n * d.m + m) * d.oh + i / d.stride[0]) * d.ow + o / d.stride[1]];
+        return dy[tp_image_at(d.y, p.n, t.c, i / d.stride[0], o / d.stride[1])];
+    }
+    __device__ float operator()(int64_t j, int64_t k, int64_t z) const
+    {
+        (void)z;
+        return at(pixel_at(j, d.h, d.w), tp_conv_tap_at(&d, d.m, k));
     }
 };
 
-/* Row i of pixel j = (n, p) goes to (n, i, p). */
+/* Channel c of pixel p, each row and column of a product being one of them. */
 struct image_store {
     static const bool SUMS = false;
     float *y;
     const float *bias;
-    int64_t planes, pixels;
+    int64_t channels, pixels; /* of an image */
+    int last;
     tp_activation act;
     __device__ void operator()(int64_t i, int64_t j, int64_t z, float v) const
     {
         (void)z;
-        const int64_t n = j / pixels;
-        y[(n * planes + i) * pixels + j - n * pixels] =
-            tp_activate_f32(bias != nullptr ? v + bias[i] : v, act);
+        const int64_t p = last ? i : j, c = last ? j : i, n = p / pixels;
+        y[last ? p * channels + c : (n * channels + c) * pixels + p - n * pixels] =
+            tp_activate_f32(bias != nullptr ? v + bias[c] : v, act);
     }
 };
 
@@ -145,14 +160,20 @@ static tp_tile_shape with_parts(tp_tile_shape s)
     return s;
 }
 
+/* Channels by pixels, or pixels by channels. */
+static tp_tile_shape image_shape(tp_conv_dims d, int64_t channels, int64_t pixels, int64_t depth)
+{
+    return with_parts({d.last ? pixels : channels, d.last ? channels : pixels, depth, 1, 1});
+}
+
 static tp_tile_shape forward_shape(tp_conv_dims d)
 {
-    return with_parts({d.m, d.n * d.oh * d.ow, d.c * d.kh * d.kw, 1, 1});
+    return image_shape(d, d.m, d.n * d.oh * d.ow, d.c * d.kh * d.kw);
 }
 
 static tp_tile_shape input_grad_shape(tp_conv_dims d)
 {
-    return with_parts({d.c, d.n * d.h * d.w, d.m * d.kh * d.kw, 1, 1});
+    return image_shape(d, d.c, d.n * d.h * d.w, d.m * d.kh * d.kw);
 }
 
 static tp_tile_shape weight_grad_shape(tp_conv_dims d)
@@ -195,31 +216,45 @@ static tp_status conv_tile_run(const tp_call *c)
 {
     const tp_conv_dims d = forward_dims(c);
     const weight_rows w = {tp_in_f32(c, 1), d.c * d.kh * d.kw, 1};
-    const input_pixels x = {tp_in_f32(c, 0), d, 0};
-    const image_store y = {tp_out_f32(c, 0), bias_of(c), d.m, d.oh * d.ow,
-                           static_cast<const tp_conv_attr *>(c->attr)->act};
-    return tp_tile_run(c, w, x, y, forward_shape(d));
+    const input_pixels x = {tp_in_f32(c, 0), d, d.last};
+    const image_store y = {tp_out_f32(c, 0), bias_of(c), d.m,
+                           d.oh * d.ow,      d.last,     static_cast<const tp_conv_attr *>(c->attr)->act};
+    return d.last ? tp_tile_run(c, x, w, y, forward_shape(d)) : tp_tile_run(c, w, x, y, forward_shape(d));
 }
 
 static tp_status conv_input_grad_tile_run(const tp_call *c)
 {
     const tp_conv_dims d = input_grad_dims(c);
-    const weight_channels w = {tp_in_f32(c, 0), d.c, d.kh * d.kw, 1};
-    const output_under_tap dy = {tp_in_f32(c, 1), d, 0};
-    const image_store dx = {tp_out_f32(c, 0), nullptr, d.c, d.h * d.w, TP_ACT_NONE};
-    return tp_tile_run(c, w, dy, dx, input_grad_shape(d));
+    const weight_channels w = {tp_in_f32(c, 0), d, !d.last};
+    const output_under_tap dy = {tp_in_f32(c, 1), d, d.last};
+    const image_store dx = {tp_out_f32(c, 0), nullptr, d.c, d.h * d.w, d.last, TP_ACT_NONE};
+    return d.last ? tp_tile_run(c, dy, w, dx, input_grad_shape(d))
+                  : tp_tile_run(c, w, dy, dx, input_grad_shape(d));
 }
 
 static tp_status conv_weight_grad_tile_run(const tp_call *c)
 {
     const tp_conv_dims d = weight_grad_dims(c);
-    const output_rows dy = {tp_in_f32(c, 1), d.m, d.oh * d.ow, 1};
-    const input_taps x = {{tp_in_f32(c, 0), d, 0}, 1};
+    const output_rows dy = {tp_in_f32(c, 1), d, !d.last};
+    const input_taps x = {{tp_in_f32(c, 0), d, d.last}, !d.last};
     const weight_store dw = {tp_out_f32(c, 0), d.c * d.kh * d.kw};
     return tp_tile_run(c, dy, x, dw, weight_grad_shape(d));
 }
 
 /* ---- own: any groups ---- */
+
+/* Channel and pixel of element `at` of images as they lie in memory. */
+struct place {
+    pixel p;
+    int64_t c;
+};
+
+__device__ static place place_at(int64_t at, int64_t channels, int64_t h, int64_t w, int last)
+{
+    const int64_t image = at / (h * w * channels), rest = at - image * h * w * channels;
+    const int64_t c = last ? rest % channels : rest / (h * w), p = last ? rest / channels : rest - c * h * w;
+    return {{image, p / w, p % w}, c};
+}
 
 __global__ void conv_direct(float *y, const float *x, const float *w, const float *bias, tp_conv_dims d,
                             tp_activation act)
@@ -227,20 +262,18 @@ __global__ void conv_direct(float *y, const float *x, const float *w, const floa
     const int64_t channels = d.c / d.groups, filters = d.m / d.groups;
 
     TP_GRID_LOOP (at, d.n * d.m * d.oh * d.ow) {
-        const int64_t o = at % d.ow, i = at / d.ow % d.oh, m = at / (d.ow * d.oh) % d.m,
-                      n = at / (d.ow * d.oh * d.m);
-        const float *from = x + (n * d.c + m / filters * channels) * d.h * d.w,
-                    *tap = w + m * channels * d.kh * d.kw;
+        const place o = place_at(at, d.m, d.oh, d.ow, d.last);
         float sum = 0.0f;
         for (int64_t c = 0; c < channels; c++)
             for (int64_t r = 0; r < d.kh; r++)
                 for (int64_t s = 0; s < d.kw; s++) {
-                    const int64_t row = i * d.stride[0] - d.pad[0] + r * d.dilation[0],
-                                  col = o * d.stride[1] - d.pad[1] + s * d.dilation[1];
+                    const int64_t row = o.p.i * d.stride[0] - d.pad[0] + r * d.dilation[0],
+                                  col = o.p.j * d.stride[1] - d.pad[1] + s * d.dilation[1];
                     if (row >= 0 && row < d.h && col >= 0 && col < d.w)
-                        sum = fmaf(from[(c * d.h + row) * d.w + col], tap[(c * d.kh + r) * d.kw + s], sum);
+                        sum = fmaf(x[tp_image_at(d.x, o.p.n, o.c / filters * channels + c, row, col)],
+                                   w[tp_image_at(d.f, o.c, c, r, s)], sum);
                 }
-        y[at] = tp_activate_f32(bias != nullptr ? sum + bias[m] : sum, act);
+        y[at] = tp_activate_f32(bias != nullptr ? sum + bias[o.c] : sum, act);
     }
 }
 
@@ -250,13 +283,13 @@ __global__ void conv_input_grad_direct(float *dx, const float *w, const float *d
     const output_under_tap under = {dy, d, 0};
 
     TP_GRID_LOOP (at, d.n * d.c * d.h * d.w) {
-        const int64_t pixel = at % (d.h * d.w), c = at / (d.h * d.w) % d.c, n = at / (d.h * d.w * d.c);
-        const int64_t first = c / channels * filters;
+        const place x = place_at(at, d.c, d.h, d.w, d.last);
+        const int64_t first = x.c / channels * filters;
         float sum = 0.0f;
         for (int64_t m = first; m < first + filters; m++)
-            for (int64_t t = 0; t < d.kh * d.kw; t++)
-                sum = fmaf(w[(m * channels + c % channels) * d.kh * d.kw + t],
-                           under(n * d.h * d.w + pixel, m * d.kh * d.kw + t, 0), sum);
+            for (int64_t r = 0; r < d.kh; r++)
+                for (int64_t s = 0; s < d.kw; s++)
+                    sum = fmaf(w[tp_image_at(d.f, m, x.c % channels, r, s)], under.at(x.p, {m, r, s}), sum);
         dx[at] = sum;
     }
 }
@@ -264,16 +297,21 @@ __global__ void conv_input_grad_direct(float *dx, const float *w, const float *d
 /* A block a weight: threads share the pixels. */
 __global__ void conv_weight_grad_direct(float *dw, const float *x, const float *dy, tp_conv_dims d)
 {
-    const int64_t channels = d.c / d.groups, filters = d.m / d.groups, taps = d.kh * d.kw,
-                  pixels = d.oh * d.ow;
-    const input_pixels under = {x, d, 0};
+    const int64_t channels = d.c / d.groups, filters = d.m / d.groups, taps = channels * d.kh * d.kw;
 
-    for (int64_t at = blockIdx.x; at < d.m * channels * taps; at += gridDim.x) {
-        const int64_t t = at % taps, m = at / (taps * channels),
-                      c = m / filters * channels + at / taps % channels;
+    for (int64_t at = blockIdx.x; at < d.m * taps; at += gridDim.x) {
+        const int64_t m = at / taps;
+        const tp_conv_tap t = tp_conv_tap_at(&d, channels, at - m * taps);
         float sum = 0.0f;
-        for (int64_t k = threadIdx.x; k < d.n * pixels; k += blockDim.x)
-            sum = fmaf(dy[(k / pixels * d.m + m) * pixels + k % pixels], under(k, c * taps + t, 0), sum);
+        for (int64_t k = threadIdx.x; k < d.n * d.oh * d.ow; k += blockDim.x) {
+            const pixel p = pixel_at(k, d.oh, d.ow);
+            const int64_t row = p.i * d.stride[0] - d.pad[0] + t.r * d.dilation[0],
+                          col = p.j * d.stride[1] - d.pad[1] + t.s * d.dilation[1];
+            const float v = row >= 0 && row < d.h && col >= 0 && col < d.w
+                                ? x[tp_image_at(d.x, p.n, m / filters * channels + t.c, row, col)]
+                                : 0.0f;
+            sum = fmaf(dy[tp_image_at(d.y, p.n, m, p.i, p.j)], v, sum);
+        }
         sum = tp_block_sum(sum);
         if (threadIdx.x == 0)
             dw[at] = sum;

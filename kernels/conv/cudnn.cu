@@ -3,9 +3,8 @@
  * workspace comes from the arena. Bias and activation follow in one pass over the output. */
 #include "host/core/mem.h"
 #include "kernels/conv/conv.h"
-#include "kernels/libraries.cuh"
+#include "kernels/cudnn.cuh"
 #include "kernels/linear/activation.h"
-#include <climits>
 
 /* What an algorithm may ask for. */
 #define WORKSPACE  ((size_t)1 << 30)
@@ -23,54 +22,23 @@ struct conv_state {
     tp_conv_dims d;
 };
 
-static tp_status check(const tp_cudnn *lib, cudnnStatus_t st, tp_status code, const char *what)
-{
-    TP_CHECK(st == CUDNN_STATUS_SUCCESS, code, "cudnn: %s: %s", what, lib->cudnnGetErrorString(st));
-    return TP_OK;
-}
-
-#define DNN(call) TP_TRY(check(lib, lib->call, TP_EUNSUP, #call))
-
-static tp_status check_sizes(const tp_conv_dims *d)
-{
-    const int64_t all[] = {d->n,
-                           d->c,
-                           d->h,
-                           d->w,
-                           d->m,
-                           d->kh,
-                           d->kw,
-                           d->oh,
-                           d->ow,
-                           d->groups,
-                           d->n * d->c * d->h * d->w,
-                           d->n * d->m * d->oh * d->ow};
-    for (int64_t v : all)
-        TP_CHECK(v > 0 && v <= INT_MAX, TP_EUNSUP, "a size of %lld, cuDNN takes 1 to 2^31 - 1", (long long)v);
-    return TP_OK;
-}
-
 static tp_status create(conv_state *s, tp_precision precision)
 {
     const tp_cudnn *lib = s->lib;
     const tp_conv_dims *d = &s->d;
 
-    DNN(cudnnCreateTensorDescriptor(&s->x));
-    DNN(cudnnCreateTensorDescriptor(&s->y));
-    DNN(cudnnCreateFilterDescriptor(&s->w));
-    DNN(cudnnCreateConvolutionDescriptor(&s->conv));
-    DNN(cudnnSetTensor4dDescriptor(s->x, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, (int)d->n, (int)d->c, (int)d->h,
-                                   (int)d->w));
-    DNN(cudnnSetTensor4dDescriptor(s->y, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, (int)d->n, (int)d->m,
-                                   (int)d->oh, (int)d->ow));
-    DNN(cudnnSetFilter4dDescriptor(s->w, CUDNN_DATA_FLOAT, CUDNN_TENSOR_NCHW, (int)d->m,
-                                   (int)(d->c / d->groups), (int)d->kh, (int)d->kw));
-    DNN(cudnnSetConvolution2dDescriptor(s->conv, (int)d->pad[0], (int)d->pad[1], (int)d->stride[0],
-                                        (int)d->stride[1], (int)d->dilation[0], (int)d->dilation[1],
-                                        CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
-    DNN(cudnnSetConvolutionGroupCount(s->conv, (int)d->groups));
-    DNN(cudnnSetConvolutionMathType(s->conv,
-                                    precision == TP_PRECISION_FP32 ? CUDNN_FMA_MATH : CUDNN_DEFAULT_MATH));
+    TP_TRY(tp_cudnn_images(lib, &s->x, d->last, d->n, d->c, d->h, d->w));
+    TP_TRY(tp_cudnn_images(lib, &s->y, d->last, d->n, d->m, d->oh, d->ow));
+    TP_CUDNN_MAKE(cudnnCreateFilterDescriptor(&s->w));
+    TP_CUDNN_MAKE(cudnnCreateConvolutionDescriptor(&s->conv));
+    TP_CUDNN_MAKE(cudnnSetFilter4dDescriptor(s->w, CUDNN_DATA_FLOAT, tp_cudnn_format(d->last), (int)d->m,
+                                             (int)(d->c / d->groups), (int)d->kh, (int)d->kw));
+    TP_CUDNN_MAKE(cudnnSetConvolution2dDescriptor(s->conv, (int)d->pad[0], (int)d->pad[1], (int)d->stride[0],
+                                                  (int)d->stride[1], (int)d->dilation[0], (int)d->dilation[1],
+                                                  CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
+    TP_CUDNN_MAKE(cudnnSetConvolutionGroupCount(s->conv, (int)d->groups));
+    TP_CUDNN_MAKE(cudnnSetConvolutionMathType(s->conv, precision == TP_PRECISION_FP32 ? CUDNN_FMA_MATH
+                                                                                      : CUDNN_DEFAULT_MATH));
     return TP_OK;
 }
 
@@ -99,16 +67,16 @@ static tp_status choose(conv_state *s, conv_pass pass)
 
     switch (pass) {
     case FORWARD:
-        DNN(cudnnGetConvolutionForwardAlgorithm_v7(lib->handle, s->x, s->w, s->conv, s->y, ALGORITHMS, &n,
-                                                   forward));
+        TP_CUDNN_MAKE(cudnnGetConvolutionForwardAlgorithm_v7(lib->handle, s->x, s->w, s->conv, s->y,
+                                                             ALGORITHMS, &n, forward));
         return pick(s, forward, n, &s->forward);
     case INPUT_GRAD:
-        DNN(cudnnGetConvolutionBackwardDataAlgorithm_v7(lib->handle, s->w, s->y, s->conv, s->x, ALGORITHMS,
-                                                        &n, input_grad));
+        TP_CUDNN_MAKE(cudnnGetConvolutionBackwardDataAlgorithm_v7(lib->handle, s->w, s->y, s->conv, s->x,
+                                                                  ALGORITHMS, &n, input_grad));
         return pick(s, input_grad, n, &s->input_grad);
     default:
-        DNN(cudnnGetConvolutionBackwardFilterAlgorithm_v7(lib->handle, s->x, s->y, s->conv, s->w, ALGORITHMS,
-                                                          &n, weight_grad));
+        TP_CUDNN_MAKE(cudnnGetConvolutionBackwardFilterAlgorithm_v7(lib->handle, s->x, s->y, s->conv, s->w,
+                                                                    ALGORITHMS, &n, weight_grad));
         return pick(s, weight_grad, n, &s->weight_grad);
     }
 }
@@ -134,7 +102,6 @@ static tp_status prepare(tp_call *c, size_t *scratch, conv_pass pass, tp_conv_di
     conv_state *s = nullptr;
 
     TP_TRY(tp_accept_f32(c, scratch));
-    TP_TRY(check_sizes(&d));
     TP_TRY(tp_cudnn_get(&lib));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuDNN convolution"));
     s->lib = lib;
@@ -170,18 +137,14 @@ static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
     return prepare(c, scratch, WEIGHT_GRAD, tp_conv_dims_of(c->in[0].shape, a->shape, a->conv));
 }
 
-/* y(N,M,P) = act(y + bias(M)) */
-__global__ void conv_finish(float *y, const float *bias, int64_t n, int64_t filters, int64_t pixels,
+/* y = act(y + bias(M)); a filter's outputs lie in runs of `run` elements: 1, or those of an image. */
+__global__ void conv_finish(float *y, const float *bias, int64_t n, int64_t filters, int64_t run,
                             tp_activation act)
 {
     TP_GRID_LOOP (i, n) {
-        y[i] = tp_activate_f32(bias != nullptr ? y[i] + bias[i / pixels % filters] : y[i], act);
+        y[i] = tp_activate_f32(bias != nullptr ? y[i] + bias[i / run % filters] : y[i], act);
     }
 }
-
-static const float one = 1.0f, zero = 0.0f;
-
-#define RUN(call) TP_TRY(check(lib, lib->call, TP_EDEVICE, #call))
 
 static tp_status forward_run(const tp_call *c)
 {
@@ -191,12 +154,13 @@ static tp_status forward_run(const tp_call *c)
     const float *bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE ? tp_in_f32(c, 2) : nullptr;
     const int64_t n = tp_len(&c->out[0]);
 
-    RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
-    RUN(cudnnConvolutionForward(lib->handle, &one, s->x, c->in[0].data, s->w, c->in[1].data, s->conv,
-                                s->forward, c->scratch, s->workspace, &zero, s->y, c->out[0].data));
+    TP_CUDNN_RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
+    TP_CUDNN_RUN(cudnnConvolutionForward(lib->handle, &tp_cudnn_one, s->x, c->in[0].data, s->w, c->in[1].data,
+                                         s->conv, s->forward, c->scratch, s->workspace, &tp_cudnn_zero, s->y,
+                                         c->out[0].data));
     if (bias != nullptr || act != TP_ACT_NONE)
         TP_LAUNCH(conv_finish, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), bias, n, s->d.m,
-                  s->d.oh * s->d.ow, act);
+                  s->d.y.c, act);
     return TP_OK;
 }
 
@@ -205,9 +169,10 @@ static tp_status input_grad_run(const tp_call *c)
     const conv_state *s = static_cast<const conv_state *>(c->state);
     const tp_cudnn *lib = s->lib;
 
-    RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
-    RUN(cudnnConvolutionBackwardData(lib->handle, &one, s->w, c->in[0].data, s->y, c->in[1].data, s->conv,
-                                     s->input_grad, c->scratch, s->workspace, &zero, s->x, c->out[0].data));
+    TP_CUDNN_RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
+    TP_CUDNN_RUN(cudnnConvolutionBackwardData(lib->handle, &tp_cudnn_one, s->w, c->in[0].data, s->y,
+                                              c->in[1].data, s->conv, s->input_grad, c->scratch, s->workspace,
+                                              &tp_cudnn_zero, s->x, c->out[0].data));
     return TP_OK;
 }
 
@@ -216,10 +181,10 @@ static tp_status weight_grad_run(const tp_call *c)
     const conv_state *s = static_cast<const conv_state *>(c->state);
     const tp_cudnn *lib = s->lib;
 
-    RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
-    RUN(cudnnConvolutionBackwardFilter(lib->handle, &one, s->x, c->in[0].data, s->y, c->in[1].data, s->conv,
-                                       s->weight_grad, c->scratch, s->workspace, &zero, s->w,
-                                       c->out[0].data));
+    TP_CUDNN_RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
+    TP_CUDNN_RUN(cudnnConvolutionBackwardFilter(lib->handle, &tp_cudnn_one, s->x, c->in[0].data, s->y,
+                                                c->in[1].data, s->conv, s->weight_grad, c->scratch,
+                                                s->workspace, &tp_cudnn_zero, s->w, c->out[0].data));
     return TP_OK;
 }
 

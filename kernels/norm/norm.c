@@ -161,9 +161,11 @@ static tp_status check_channels(const tp_infer *x, int from, int to, int64_t n)
 
 static tp_status check_rows(const tp_infer *x, int weight)
 {
-    TP_CHECK(x->n_in <= weight || x->dtype[weight] == TP_DTYPE_NONE ||
-                 tp_shape_len(x->shape[weight]) == x->shape[0].d[0],
-             TP_ESHAPE, "weight must have %lld values", (long long)x->shape[0].d[0]);
+    if (x->n_in <= weight || x->dtype[weight] == TP_DTYPE_NONE)
+        return TP_OK;
+    const int64_t len = tp_shape_len(x->shape[weight]);
+    TP_CHECK(len > 0 && x->shape[0].d[0] % len == 0, TP_ESHAPE,
+             "weight must have %lld values, or a divisor of that", (long long)x->shape[0].d[0]);
     return TP_OK;
 }
 
@@ -294,6 +296,7 @@ static const tp_case cases_batch_norm[] = {
     {"9x5x4,5,5,5,5,9:i32", 0.2, 2.0, 2, &norm, 5e-6, 0}, /* some rows do not count */
     {"70x3x9x8,3,3,3,3,70:i32", 0.2, 2.0, 2, &norm, 5e-6, 0},
     {"4100x5,5,5,5,5,-", 0.2, 2.0, 0, &norm, 5e-6, 0},
+    {"90x20,20,20,20,20,9:i32", 0.2, 2.0, 2, &norm, 5e-6, 0},         /* a weight for each run of 10 rows */
     {"1x3,3,3,3,3,-", 0.2, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},     /* one value: its variance is 0 */
     {"4x3,3,3,3,3,4:i32", 0.2, 2.0, 1, &norm, 5e-6, TP_CASE_NO_GRAD}, /* no row counts */
 };
@@ -304,6 +307,7 @@ static const tp_case cases_batch_norm_grad[] = {
     {"9x5x4,5,5,5,9x5x4,9:i32", 0.2, 2.0, 2, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"70x3x9x8,3,3,3,70x3x9x8,70:i32", 0.2, 2.0, 2, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"4100x5,5,5,5,4100x5,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"90x20,20,20,20,90x20,9:i32", 0.2, 2.0, 2, &norm, 2e-5, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_batch_norm_eval[] = {
     {"4x3,3,3,3,3", 0.2, 2.0, 0, &norm, 5e-6, 0},

@@ -4,6 +4,7 @@
  * two or three times, from cache but for the first. A channel of batch norm, and gamma and beta everywhere,
  * is strewn over the samples: its sums are taken over parts whose number depends on the shape alone, then
  * added in order, and a grid loop over the elements follows: x is read twice and y written once. */
+#include "kernels/libraries.cuh"
 #include "kernels/loss/rows.cuh"
 #include "kernels/norm/norm.h"
 
@@ -15,17 +16,19 @@
 struct row_weight {
     const void *data; /* NULL: all do */
     tp_dtype dtype;
+    int64_t run; /* rows that share a weight */
     __device__ bool operator()(int64_t n) const
     {
-        return data == nullptr || (dtype == TP_F32 ? static_cast<const float *>(data)[n] != 0.0f
-                                                   : tp_load_int(data, dtype, n) != 0);
+        return data == nullptr || (dtype == TP_F32 ? static_cast<const float *>(data)[n / run] != 0.0f
+                                                   : tp_load_int(data, dtype, n / run) != 0);
     }
 };
 
 static row_weight weight_of(const tp_call *c, int input)
 {
     const int there = c->n_in > input && c->in[input].dtype != TP_DTYPE_NONE;
-    return {there ? c->in[input].data : nullptr, there ? c->in[input].dtype : TP_DTYPE_NONE};
+    return {there ? c->in[input].data : nullptr, there ? c->in[input].dtype : TP_DTYPE_NONE,
+            tp_norm_run(c, input)};
 }
 
 /* ---- sums over the elements of each channel ---- */
@@ -370,8 +373,8 @@ static tp_status run_sets_grad(const tp_call *c, norm_dims d)
 {
     const run_shape r = runs_of(d);
     sums *partial = static_cast<sums *>(c->scratch);
-    const gradients load = {tp_in_f32(c, SG_X),    tp_in_f32(c, SG_DY),      tp_in_f32(c, SG_MEAN),
-                            tp_in_f32(c, SG_RSTD), {nullptr, TP_DTYPE_NONE}, 0};
+    const gradients load = {tp_in_f32(c, SG_X),    tp_in_f32(c, SG_DY),         tp_in_f32(c, SG_MEAN),
+                            tp_in_f32(c, SG_RSTD), {nullptr, TP_DTYPE_NONE, 1}, 0};
 
     TP_LAUNCH_ROWS(norm_runs_grad, r.rows, r.len, c, tp_out_f32(c, 0), tp_in_f32(c, SG_X),
                    tp_in_f32(c, SG_DY), tp_in_f32(c, SG_GAMMA), tp_in_f32(c, SG_MEAN), tp_in_f32(c, SG_RSTD),
@@ -423,9 +426,9 @@ static const tp_impl layer_norm_own = {"own", tp_accept_f32, layer_norm_run, nul
 static const tp_impl layer_norm_grad_own = {"own", layer_norm_grad_prepare, layer_norm_grad_run, nullptr, 0};
 static const tp_impl group_norm_own = {"own", tp_accept_f32, group_norm_run, nullptr, 0};
 static const tp_impl group_norm_grad_own = {"own", group_norm_grad_prepare, group_norm_grad_run, nullptr, 0};
-TP_CUDA_IMPLS(batch_norm, &batch_norm_own);
-TP_CUDA_IMPLS(batch_norm_grad, &batch_norm_grad_own);
-TP_CUDA_IMPLS(batch_norm_eval, &batch_norm_eval_own);
+TP_CUDA_IMPLS(batch_norm, &tp_batch_norm_cudnn, &batch_norm_own);
+TP_CUDA_IMPLS(batch_norm_grad, &tp_batch_norm_grad_cudnn, &batch_norm_grad_own);
+TP_CUDA_IMPLS(batch_norm_eval, &tp_batch_norm_eval_cudnn, &batch_norm_eval_own);
 TP_CUDA_IMPLS(layer_norm, &layer_norm_own);
 TP_CUDA_IMPLS(layer_norm_grad, &layer_norm_grad_own);
 TP_CUDA_IMPLS(group_norm, &group_norm_own);

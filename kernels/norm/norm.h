@@ -31,10 +31,18 @@ enum { BG_X, BG_GAMMA, BG_MEAN, BG_RSTD, BG_DY, BG_WEIGHT };
 enum { SN_X, SN_GAMMA, SN_BETA };
 enum { SG_X, SG_GAMMA, SG_MEAN, SG_RSTD, SG_DY };
 
+/* Rows that share a weight; 1 where there are none. */
+static inline int64_t tp_norm_run(const tp_call *c, int weight)
+{
+    const int there = c->n_in > weight && c->in[weight].dtype != TP_DTYPE_NONE;
+    return there ? c->in[0].shape.d[0] / tp_len(&c->in[weight]) : 1;
+}
+
 /* 1 if row n takes part in the statistics: no weights, or a weight that is not 0. */
 static inline int tp_norm_counts(const tp_call *c, int weight, int64_t n)
 {
-    return c->n_in <= weight || c->in[weight].dtype == TP_DTYPE_NONE || tp_get(&c->in[weight], n) != 0.0;
+    return c->n_in <= weight || c->in[weight].dtype == TP_DTYPE_NONE ||
+           tp_get(&c->in[weight], n / tp_norm_run(c, weight)) != 0.0;
 }
 
 /* running = (1 - momentum) running + momentum batch for channel ch, the variance unbiased (as PyTorch).

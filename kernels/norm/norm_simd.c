@@ -7,8 +7,8 @@
 #include "kernels/norm/norm.h"
 #include <math.h>
 
-/* Channels summed side by side: doubles of two sums fill 1 KiB. */
-#define BLOCK 64
+/* Channels summed side by side by a thread: a cache line of a row. */
+#define BLOCK 16
 
 typedef struct norm_job {
     const tp_call *c;

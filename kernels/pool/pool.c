@@ -1,6 +1,7 @@
-/* pool.c - max and average pooling of (N,C,H,W) and (N,C,W), and their gradients. A plane (one channel of one
- * sample) is the unit of work: a thread owns it whole, so gradients need no atomics. The float32 loops go
- * along an output row, one tap of the window at a time. */
+/* pool.c - max and average pooling of (N,C,H,W) and (N,C,W), or with channels last, and their gradients.
+ * Channels first, a plane (one channel of one sample) is the unit of work; channels last, a row of pixels, or
+ * for a gradient a sample: a thread owns what it writes, so gradients need no atomics. The float32 loops go
+ * along an output row or along the channels of a pixel, one tap of the window at a time. */
 #include "kernels/pool/pool.h"
 #include "kernels/cpu.h"
 #include <math.h>
@@ -12,7 +13,7 @@
 static tp_status pooled_shape(tp_shape x, tp_dtype dtype, const tp_pool_attr *a, tp_shape *y)
 {
     TP_CHECK(tp_is_float(dtype) && (x.nd == 3 || x.nd == 4), TP_ESHAPE,
-             "x must be float (N,C,W) or (N,C,H,W)");
+             "x must be float (N,C,W) or (N,C,H,W), or with channels last");
     for (int i = 0; i < x.nd - 2; i++)
         TP_CHECK(
             a->kernel[i] > 0 && a->kernel[i] <= MOST && a->stride[i] >= 0 && a->stride[i] <= MOST &&
@@ -21,32 +22,35 @@ static tp_status pooled_shape(tp_shape x, tp_dtype dtype, const tp_pool_attr *a,
             "kernel %lld, stride %lld, padding %lld: want a kernel of 1 to %d and padding at most half of it",
             (long long)a->kernel[i], (long long)a->stride[i], (long long)a->pad[i], MOST);
     const tp_pool_dims d = tp_pool_dims_of(x, a);
-    TP_CHECK(d.oh > 0 && d.ow > 0, TP_ESHAPE, "the window does not fit into x");
+    TP_CHECK(d.oh > 0 && d.ow > 0, TP_ESHAPE, "the window does not fit into %lld x %lld pixels",
+             (long long)d.h, (long long)d.w);
     *y = x;
-    if (x.nd == 4)
-        y->d[2] = d.oh;
-    y->d[x.nd - 1] = d.ow;
+    const int first = tp_image_first_dim(a->channels_last);
+    y->d[first] = d.oh;
+    y->d[first + (x.nd == 4)] = d.ow;
     return TP_OK;
 }
+
+typedef void (*pool_unit)(const tp_call *c, const tp_pool_dims *d, int64_t unit);
 
 typedef struct pool_job {
     const tp_call *c;
     tp_pool_dims d;
-    void (*plane)(const tp_call *c, const tp_pool_dims *d, int64_t p);
+    pool_unit body;
 } pool_job;
 
 static void pool_pieces(void *ctx, int64_t begin, int64_t end)
 {
     const pool_job *j = ctx;
-    for (int64_t p = begin; p < end; p++)
-        j->plane(j->c, &j->d, p);
+    for (int64_t u = begin; u < end; u++)
+        j->body(j->c, &j->d, u);
 }
 
-static tp_status run_planes(const tp_call *c, tp_shape x, const tp_pool_attr *a,
-                            void (*plane)(const tp_call *, const tp_pool_dims *, int64_t))
+static tp_status run_units(const tp_call *c, tp_pool_dims d, int64_t units, pool_unit body)
 {
-    pool_job j = {c, tp_pool_dims_of(x, a), plane};
-    tp_parallel(j.d.planes, 1 + TP_GRAIN / (4 * j.d.h * j.d.w + 1), pool_pieces, &j);
+    pool_job j = {c, d, body};
+    const int64_t elements = d.n * d.c * d.h * d.w;
+    tp_parallel(units, 1 + TP_GRAIN / (4 * elements / (units > 0 ? units : 1) + 1), pool_pieces, &j);
     return TP_OK;
 }
 
@@ -177,7 +181,103 @@ static void max_grad_plane_f32(const tp_call *c, const tp_pool_dims *d, int64_t 
         }
 }
 
-/* ---- planes, any float ---- */
+/* ---- channels last, float32 ---- */
+
+/* Calls row(y of pixel, x of a tap under it) for each tap of output pixel (n, i, j). */
+static void take_pixel(const tp_pool_dims *d, const float *x, float *y, int64_t n, int64_t i, int64_t j,
+                       void (*row)(float *, const float *, int64_t, int64_t))
+{
+    const tp_window v = tp_window_at(d, i, j);
+    for (int64_t r = v.top; r < v.bottom; r++)
+        for (int64_t s = v.left; s < v.right; s++)
+            row(y, x + tp_image_at(d->x, n, 0, r, s), d->c, 1);
+}
+
+/* Unit: row i of sample n, u = n * OH + i. */
+static void max_pixels_f32(const tp_call *c, const tp_pool_dims *d, int64_t u)
+{
+    for (int64_t j = 0; j < d->ow; j++) {
+        float *y = tp_out_f32(c, 0) + tp_image_at(d->y, u / d->oh, 0, u % d->oh, j);
+        for (int64_t k = 0; k < d->c; k++)
+            y[k] = -INFINITY;
+        take_pixel(d, tp_in_f32(c, 0), y, u / d->oh, u % d->oh, j, max_row);
+    }
+}
+
+static void avg_pixels_f32(const tp_call *c, const tp_pool_dims *d, int64_t u)
+{
+    const float area = (float)(d->kernel[0] * d->kernel[1]);
+    for (int64_t j = 0; j < d->ow; j++) {
+        float *y = tp_out_f32(c, 0) + tp_image_at(d->y, u / d->oh, 0, u % d->oh, j);
+        memset(y, 0, (size_t)d->c * sizeof(float));
+        take_pixel(d, tp_in_f32(c, 0), y, u / d->oh, u % d->oh, j, sum_row);
+        for (int64_t k = 0; k < d->c; k++)
+            y[k] /= area;
+    }
+}
+
+#define CHANNELS 256 /* of a window whose maxima are looked for side by side */
+
+/* dx += dy where x is the maximum y and none before it in the window was; open is 1 where none was yet. */
+TP_SIMD static void hit_row(float *dx, float *open, const float *x, const float *y, const float *dy,
+                            int64_t n)
+{
+    for (int64_t k = 0; k < n; k++) {
+        const float hit = x[k] == y[k] ? open[k] : 0.0f;
+        dx[k] = hit != 0.0f ? dx[k] + dy[k] : dx[k];
+        open[k] -= hit;
+    }
+}
+
+/* Unit: sample n. */
+static void max_grad_sample_f32(const tp_call *c, const tp_pool_dims *d, int64_t n)
+{
+    const float *x = tp_in_f32(c, 0), *y = tp_in_f32(c, 1), *dy = tp_in_f32(c, 2);
+    float *dx = tp_out_f32(c, 0), open[CHANNELS];
+
+    memset(dx + n * d->x.n, 0, (size_t)d->x.n * sizeof(float));
+    for (int64_t p = 0; p < d->oh * d->ow; p++)
+        for (int64_t ch = 0; ch < d->c; ch += CHANNELS) {
+            const tp_window v = tp_window_at(d, p / d->ow, p % d->ow);
+            const int64_t width = d->c - ch < CHANNELS ? d->c - ch : CHANNELS,
+                          o = tp_image_at(d->y, n, ch, p / d->ow, p % d->ow);
+            for (int64_t k = 0; k < width; k++)
+                open[k] = 1.0f;
+            for (int64_t r = v.top; r < v.bottom; r++)
+                for (int64_t s = v.left; s < v.right; s++) {
+                    const int64_t at = tp_image_at(d->x, n, ch, r, s);
+                    hit_row(dx + at, open, x + at, y + o, dy + o, width);
+                }
+        }
+}
+
+static void avg_grad_sample_f32(const tp_call *c, const tp_pool_dims *d, int64_t n)
+{
+    const float area = (float)(d->kernel[0] * d->kernel[1]);
+    float *dx = tp_out_f32(c, 0);
+
+    memset(dx + n * d->x.n, 0, (size_t)d->x.n * sizeof(float));
+    for (int64_t p = 0; p < d->oh * d->ow; p++) {
+        const tp_window v = tp_window_at(d, p / d->ow, p % d->ow);
+        const float *dy = tp_in_f32(c, 0) + tp_image_at(d->y, n, 0, p / d->ow, p % d->ow);
+        for (int64_t r = v.top; r < v.bottom; r++)
+            for (int64_t s = v.left; s < v.right; s++)
+                share_row(dx + tp_image_at(d->x, n, 0, r, s), dy, d->c, 1, area);
+    }
+}
+
+/* ---- planes, any float, any order ---- */
+
+/* Element (row, col) of plane p of x, and of y. */
+static int64_t x_at(const tp_pool_dims *d, int64_t p, int64_t row, int64_t col)
+{
+    return tp_image_at(d->x, p / d->c, p % d->c, row, col);
+}
+
+static int64_t y_at(const tp_pool_dims *d, int64_t p, int64_t i, int64_t j)
+{
+    return tp_image_at(d->y, p / d->c, p % d->c, i, j);
+}
 
 static void max_plane_ref(const tp_call *c, const tp_pool_dims *d, int64_t p)
 {
@@ -187,26 +287,26 @@ static void max_plane_ref(const tp_call *c, const tp_pool_dims *d, int64_t p)
             double most = (double)-INFINITY;
             for (int64_t r = v.top; r < v.bottom; r++)
                 for (int64_t s = v.left; s < v.right; s++) {
-                    const double at = tp_get(&c->in[0], (p * d->h + r) * d->w + s);
+                    const double at = tp_get(&c->in[0], x_at(d, p, r, s));
                     most = at > most || at != at ? at : most;
                 }
-            tp_set(&c->out[0], (p * d->oh + i) * d->ow + j, most);
+            tp_set(&c->out[0], y_at(d, p, i, j), most);
         }
 }
 
 static void max_grad_plane_ref(const tp_call *c, const tp_pool_dims *d, int64_t p)
 {
     for (int64_t k = 0; k < d->h * d->w; k++)
-        tp_set(&c->out[0], p * d->h * d->w + k, 0.0);
+        tp_set(&c->out[0], x_at(d, p, k / d->w, k % d->w), 0.0);
     for (int64_t i = 0; i < d->oh; i++)
         for (int64_t j = 0; j < d->ow; j++) {
             const tp_window v = tp_window_at(d, i, j);
-            const int64_t o = (p * d->oh + i) * d->ow + j;
+            const int64_t o = y_at(d, p, i, j);
             int64_t hit = -1;
             for (int64_t r = v.top; r < v.bottom && hit < 0; r++)
                 for (int64_t s = v.left; s < v.right && hit < 0; s++)
-                    if (tp_get(&c->in[0], (p * d->h + r) * d->w + s) == tp_get(&c->in[1], o))
-                        hit = (p * d->h + r) * d->w + s;
+                    if (tp_get(&c->in[0], x_at(d, p, r, s)) == tp_get(&c->in[1], o))
+                        hit = x_at(d, p, r, s);
             if (hit >= 0)
                 tp_set(&c->out[0], hit, tp_get(&c->out[0], hit) + tp_get(&c->in[2], o));
         }
@@ -221,8 +321,8 @@ static void avg_plane_ref(const tp_call *c, const tp_pool_dims *d, int64_t p)
             double sum = 0.0;
             for (int64_t r = v.top; r < v.bottom; r++)
                 for (int64_t s = v.left; s < v.right; s++)
-                    sum += tp_get(&c->in[0], (p * d->h + r) * d->w + s);
-            tp_set(&c->out[0], (p * d->oh + i) * d->ow + j, sum / area);
+                    sum += tp_get(&c->in[0], x_at(d, p, r, s));
+            tp_set(&c->out[0], y_at(d, p, i, j), sum / area);
         }
 }
 
@@ -230,59 +330,79 @@ static void avg_grad_plane_ref(const tp_call *c, const tp_pool_dims *d, int64_t 
 {
     const double area = (double)(d->kernel[0] * d->kernel[1]);
     for (int64_t k = 0; k < d->h * d->w; k++)
-        tp_set(&c->out[0], p * d->h * d->w + k, 0.0);
+        tp_set(&c->out[0], x_at(d, p, k / d->w, k % d->w), 0.0);
     for (int64_t i = 0; i < d->oh; i++)
         for (int64_t j = 0; j < d->ow; j++) {
             const tp_window v = tp_window_at(d, i, j);
-            const double share = tp_get(&c->in[0], (p * d->oh + i) * d->ow + j) / area;
+            const double share = tp_get(&c->in[0], y_at(d, p, i, j)) / area;
             for (int64_t r = v.top; r < v.bottom; r++)
                 for (int64_t s = v.left; s < v.right; s++) {
-                    const int64_t at = (p * d->h + r) * d->w + s;
+                    const int64_t at = x_at(d, p, r, s);
                     tp_set(&c->out[0], at, tp_get(&c->out[0], at) + share);
                 }
         }
 }
 
-static tp_status max_simd(const tp_call *c)
+static tp_pool_dims dims_of(const tp_call *c)
 {
-    return run_planes(c, c->in[0].shape, c->attr, max_plane_f32);
+    return tp_pool_dims_of(c->in[0].shape, c->attr);
 }
 
-static tp_status max_ref(const tp_call *c)
+static tp_pool_dims avg_grad_dims(const tp_call *c)
 {
-    return run_planes(c, c->in[0].shape, c->attr, max_plane_ref);
+    const tp_pool_grad_attr *a = c->attr;
+    return tp_pool_dims_of(a->shape, &a->pool);
+}
+
+static tp_status run_ref(const tp_call *c, tp_pool_dims d, pool_unit plane)
+{
+    return run_units(c, d, d.n * d.c, plane);
+}
+
+static tp_status max_simd(const tp_call *c)
+{
+    const tp_pool_dims d = dims_of(c);
+    return d.last ? run_units(c, d, d.n * d.oh, max_pixels_f32) : run_units(c, d, d.n * d.c, max_plane_f32);
 }
 
 static tp_status max_grad_simd(const tp_call *c)
 {
-    return run_planes(c, c->in[0].shape, c->attr, max_grad_plane_f32);
-}
-
-static tp_status max_grad_ref(const tp_call *c)
-{
-    return run_planes(c, c->in[0].shape, c->attr, max_grad_plane_ref);
+    const tp_pool_dims d = dims_of(c);
+    return d.last ? run_units(c, d, d.n, max_grad_sample_f32)
+                  : run_units(c, d, d.n * d.c, max_grad_plane_f32);
 }
 
 static tp_status avg_simd(const tp_call *c)
 {
-    return run_planes(c, c->in[0].shape, c->attr, avg_plane_f32);
+    const tp_pool_dims d = dims_of(c);
+    return d.last ? run_units(c, d, d.n * d.oh, avg_pixels_f32) : run_units(c, d, d.n * d.c, avg_plane_f32);
 }
 
 static tp_status avg_grad_simd(const tp_call *c)
 {
-    const tp_pool_grad_attr *a = c->attr;
-    return run_planes(c, a->shape, &a->pool, avg_grad_plane_f32);
+    const tp_pool_dims d = avg_grad_dims(c);
+    return d.last ? run_units(c, d, d.n, avg_grad_sample_f32)
+                  : run_units(c, d, d.n * d.c, avg_grad_plane_f32);
+}
+
+static tp_status max_ref(const tp_call *c)
+{
+    return run_ref(c, dims_of(c), max_plane_ref);
+}
+
+static tp_status max_grad_ref(const tp_call *c)
+{
+    return run_ref(c, dims_of(c), max_grad_plane_ref);
 }
 
 static tp_status avg_ref(const tp_call *c)
 {
-    return run_planes(c, c->in[0].shape, c->attr, avg_plane_ref);
+    return run_ref(c, dims_of(c), avg_plane_ref);
 }
 
 static tp_status avg_grad_ref(const tp_call *c)
 {
-    const tp_pool_grad_attr *a = c->attr;
-    return run_planes(c, a->shape, &a->pool, avg_grad_plane_ref);
+    return run_ref(c, avg_grad_dims(c), avg_grad_plane_ref);
 }
 
 /* ---- shapes and gradients ---- */
@@ -331,14 +451,32 @@ static void grad_avg_grad(tp_graph *g, const tp_node *n, const tp_val *dy, const
 
 /* ---- descriptors ---- */
 
-static const tp_pool_attr two = {{2, 2}, {0, 0}, {0, 0}}, three = {{3, 3}, {2, 2}, {1, 1}},
-                          mixed = {{3, 2}, {1, 2}, {1, 0}}, far = {{2, 5}, {3, 3}, {0, 2}},
-                          flat = {{3, 0}, {2, 0}, {1, 0}};
+#define TWO(last)                                                                                            \
+    {                                                                                                        \
+        {2, 2}, {0, 0}, {0, 0}, last                                                                         \
+    }
+#define THREE(last)                                                                                          \
+    {                                                                                                        \
+        {3, 3}, {2, 2}, {1, 1}, last                                                                         \
+    }
+#define MIXED(last)                                                                                          \
+    {                                                                                                        \
+        {3, 2}, {1, 2}, {1, 0}, last                                                                         \
+    }
+#define FLAT(last)                                                                                           \
+    {                                                                                                        \
+        {3, 0}, {2, 0}, {1, 0}, last                                                                         \
+    }
+static const tp_pool_attr two = TWO(0), three = THREE(0), mixed = MIXED(0), far = {{2, 5}, {3, 3}, {0, 2}, 0},
+                          flat = FLAT(0), l_two = TWO(1), l_three = THREE(1), l_mixed = MIXED(1),
+                          l_flat = FLAT(1);
 #define CASES(name, flags)                                                                                   \
     static const tp_case name[] = {                                                                          \
-        {"1x1x2x2", -1.0, 1.0, 0, &two, 0, flags},   {"2x3x8x6", -1.0, 1.0, 0, &two, 0, flags},              \
-        {"2x3x9x7", -1.0, 1.0, 0, &three, 0, flags}, {"2x5x7x8", -1.0, 1.0, 0, &mixed, 0, flags},            \
-        {"1x2x5x37", -1.0, 1.0, 0, &far, 0, flags},  {"3x4x17", -1.0, 1.0, 0, &flat, 0, flags}};
+        {"1x1x2x2", -1.0, 1.0, 0, &two, 0, flags},      {"2x3x8x6", -1.0, 1.0, 0, &two, 0, flags},           \
+        {"2x3x9x7", -1.0, 1.0, 0, &three, 0, flags},    {"2x5x7x8", -1.0, 1.0, 0, &mixed, 0, flags},         \
+        {"1x2x5x37", -1.0, 1.0, 0, &far, 0, flags},     {"3x4x17", -1.0, 1.0, 0, &flat, 0, flags},           \
+        {"2x8x6x3", -1.0, 1.0, 0, &l_two, 0, flags},    {"2x9x7x4", -1.0, 1.0, 0, &l_three, 0, flags},       \
+        {"2x7x8x20", -1.0, 1.0, 0, &l_mixed, 0, flags}, {"3x17x5", -1.0, 1.0, 0, &l_flat, 0, flags}};
 CASES(cases_max, TP_CASE_DISTINCT)
 CASES(cases_avg, 0)
 #define TIES (TP_CASE_NO_GRAD | TP_CASE_WHOLE)
@@ -347,13 +485,18 @@ static const tp_case cases_max_grad[] = {{"2x3x8x6,2x3x4x3,2x3x4x3", -1.0, 1.0, 
                                          /* ties: the first of each window takes the gradient */
                                          {"2x3x9x7,2x3x5x4,2x3x5x4", 1.0, 4.0, 0, &three, 0, TIES},
                                          {"2x5x7x8,2x5x7x4,2x5x7x4", 1.0, 4.0, 0, &mixed, 0, TIES},
-                                         {"3x4x17,3x4x9,3x4x9", 1.0, 4.0, 0, &flat, 0, TIES}};
-static const tp_pool_grad_attr g_two = {{{2, 2}, {0, 0}, {0, 0}}, {4, {2, 3, 8, 6}}},
-                               g_three = {{{3, 3}, {2, 2}, {1, 1}}, {4, {2, 3, 9, 7}}},
-                               g_flat = {{{3, 0}, {2, 0}, {1, 0}}, {3, {3, 4, 17}}};
-static const tp_case cases_avg_grad[] = {{"2x3x4x3", -1.0, 1.0, 0, &g_two, 0, 0},
-                                         {"2x3x5x4", -1.0, 1.0, 0, &g_three, 0, 0},
-                                         {"3x4x9", -1.0, 1.0, 0, &g_flat, 0, 0}};
+                                         {"3x4x17,3x4x9,3x4x9", 1.0, 4.0, 0, &flat, 0, TIES},
+                                         {"2x9x7x4,2x5x4x4,2x5x4x4", 1.0, 4.0, 0, &l_three, 0, TIES},
+                                         {"2x7x8x5,2x7x4x5,2x7x4x5", 1.0, 4.0, 0, &l_mixed, 0, TIES},
+                                         {"1x4x4x260,1x2x2x260,1x2x2x260", 1.0, 4.0, 0, &l_two, 0, TIES},
+                                         {"3x17x4,3x9x4,3x9x4", 1.0, 4.0, 0, &l_flat, 0, TIES}};
+static const tp_pool_grad_attr g_two = {TWO(0), {4, {2, 3, 8, 6}}}, g_three = {THREE(0), {4, {2, 3, 9, 7}}},
+                               g_flat = {FLAT(0), {3, {3, 4, 17}}}, lg_three = {THREE(1), {4, {2, 9, 7, 3}}},
+                               lg_mixed = {MIXED(1), {4, {2, 7, 8, 8}}}, lg_flat = {FLAT(1), {3, {3, 17, 4}}};
+static const tp_case cases_avg_grad[] = {
+    {"2x3x4x3", -1.0, 1.0, 0, &g_two, 0, 0},    {"2x3x5x4", -1.0, 1.0, 0, &g_three, 0, 0},
+    {"3x4x9", -1.0, 1.0, 0, &g_flat, 0, 0},     {"2x5x4x3", -1.0, 1.0, 0, &lg_three, 0, 0},
+    {"2x7x4x8", -1.0, 1.0, 0, &lg_mixed, 0, 0}, {"3x9x4", -1.0, 1.0, 0, &lg_flat, 0, 0}};
 static const tp_impl max_cpu = {"simd", tp_accept_f32, max_simd, NULL, 0};
 static const tp_impl max_cpu_ref = {"ref", tp_accept_float, max_ref, NULL, 0};
 static const tp_impl max_grad_cpu = {"simd", tp_accept_f32, max_grad_simd, NULL, 0};
@@ -429,10 +572,10 @@ tp_val tp_avg_pool_grad(tp_graph *g, tp_shape x_shape, tp_val dy, tp_pool_attr a
     return tp_graph_add(g, &tp_op_avg_pool_grad, 1, &dy, &(const tp_pool_grad_attr){attr, x_shape});
 }
 
-tp_val tp_global_avg_pool(tp_graph *g, tp_val x)
+tp_val tp_global_avg_pool(tp_graph *g, tp_val x, int channels_last)
 {
     const int nd = tp_val_shape(g, x).nd;
     if (x != 0 && nd < 3)
         return tp_graph_fail(g, TP_ESHAPE, "global_avg_pool: x has %d dimensions, want (N,C,...)", nd);
-    return tp_reduce_mean(g, x, ((1u << nd) - 1u) & ~3u, 0);
+    return tp_reduce_mean(g, x, ((1u << nd) - 1u) & ~(1u | 1u << tp_image_channel_dim(nd, channels_last)), 0);
 }

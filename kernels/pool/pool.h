@@ -1,11 +1,12 @@
 /* pool.h - the sizes of a pooling and its windows, for every implementation of it. */
 #ifndef TP_KERNELS_POOL_H
 #define TP_KERNELS_POOL_H
-#include "host/core/hd.h"
-#include "kernels/op.h"
+#include "kernels/image.h"
 
 typedef struct tp_pool_dims {
-    int64_t planes, h, w, oh, ow, kernel[2], stride[2], pad[2];
+    int64_t n, c, h, w, oh, ow, kernel[2], stride[2], pad[2];
+    tp_image_step x, y;
+    int last; /* channels */
 } tp_pool_dims;
 
 static inline int64_t tp_pool_out_size(int64_t in, int64_t kernel, int64_t stride, int64_t pad)
@@ -15,12 +16,14 @@ static inline int64_t tp_pool_out_size(int64_t in, int64_t kernel, int64_t strid
 
 static inline tp_pool_dims tp_pool_dims_of(tp_shape x, const tp_pool_attr *a)
 {
-    const int flat = x.nd == 3;
+    const int flat = x.nd == 3, first = tp_image_first_dim(a->channels_last);
     tp_pool_dims d;
 
-    d.planes = x.d[0] * x.d[1];
-    d.h = flat ? 1 : x.d[2];
-    d.w = x.d[x.nd - 1];
+    d.last = a->channels_last;
+    d.n = x.d[0];
+    d.c = x.d[tp_image_channel_dim(x.nd, d.last)];
+    d.h = flat ? 1 : x.d[first];
+    d.w = x.d[first + !flat];
     for (int i = 0; i < 2; i++) {
         const int from = flat ? 0 : i, idle = flat && i == 0;
         d.kernel[i] = idle ? 1 : a->kernel[from];
@@ -29,6 +32,8 @@ static inline tp_pool_dims tp_pool_dims_of(tp_shape x, const tp_pool_attr *a)
     }
     d.oh = tp_pool_out_size(d.h, d.kernel[0], d.stride[0], d.pad[0]);
     d.ow = tp_pool_out_size(d.w, d.kernel[1], d.stride[1], d.pad[1]);
+    d.x = tp_image_steps(d.c, d.h, d.w, d.last);
+    d.y = tp_image_steps(d.c, d.oh, d.ow, d.last);
     return d;
 }
 

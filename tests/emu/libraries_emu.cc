@@ -244,11 +244,32 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
 struct emu_dnn {
     cudaStream_t stream;
 };
+/* Channels first or last in memory. */
+static int64_t image_at(bool last, int64_t channels, int64_t height, int64_t width, int64_t n, int64_t c,
+                        int64_t i, int64_t j)
+{
+    return last ? ((n * height + i) * width + j) * channels + c
+                : ((n * channels + c) * height + i) * width + j;
+}
 struct emu_tensor {
     int n, c, h, w;
+    bool last;
+    int64_t at(int64_t sample, int64_t channel, int64_t i, int64_t j) const
+    {
+        return image_at(last, c, h, w, sample, channel, i, j);
+    }
+    int64_t size() const
+    {
+        return (int64_t)n * c * h * w;
+    }
 };
 struct emu_filter {
     int k, c, h, w;
+    bool last;
+    int64_t at(int64_t filter, int64_t channel, int64_t i, int64_t j) const
+    {
+        return image_at(last, c, h, w, filter, channel, i, j);
+    }
 };
 struct emu_convolution {
     int pad[2], stride[2], dilation[2], groups;
@@ -288,10 +309,10 @@ cudnnStatus_t cudnnDestroyTensorDescriptor(cudnnTensorDescriptor_t desc)
     delete desc;
     return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t desc, cudnnTensorFormat_t, cudnnDataType_t,
-                                         int n, int c, int h, int w)
+cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t desc, cudnnTensorFormat_t format,
+                                         cudnnDataType_t, int n, int c, int h, int w)
 {
-    *desc = {n, c, h, w};
+    *desc = {n, c, h, w, format == CUDNN_TENSOR_NHWC};
     return n > 0 && c > 0 && h > 0 && w > 0 ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM;
 }
 cudnnStatus_t cudnnCreateFilterDescriptor(cudnnFilterDescriptor_t *desc)
@@ -304,10 +325,10 @@ cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t desc)
     delete desc;
     return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t, cudnnTensorFormat_t,
-                                         int k, int c, int h, int w)
+cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t,
+                                         cudnnTensorFormat_t format, int k, int c, int h, int w)
 {
-    *desc = {k, c, h, w};
+    *desc = {k, c, h, w, format == CUDNN_TENSOR_NHWC};
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnCreateConvolutionDescriptor(cudnnConvolutionDescriptor_t *desc)
@@ -345,7 +366,8 @@ static int out_size(int in, int kernel, int pad, int stride, int dilation)
 
 static bool fits(const emu_tensor *x, const emu_filter *w, const emu_convolution *c, const emu_tensor *y)
 {
-    return x->n == y->n && y->c == w->k && x->c == w->c * c->groups && w->k % c->groups == 0 &&
+    return x->last == w->last && w->last == y->last && x->n == y->n && y->c == w->k &&
+           x->c == w->c * c->groups && w->k % c->groups == 0 &&
            y->h == out_size(x->h, w->h, c->pad[0], c->stride[0], c->dilation[0]) &&
            y->w == out_size(x->w, w->w, c->pad[1], c->stride[1], c->dilation[1]);
 }
@@ -405,9 +427,7 @@ static void visit(const emu_tensor &x, const emu_filter &w, const emu_convolutio
                                               col = j * c.stride[1] - c.pad[1] + s * c.dilation[1],
                                               from = k / (w.k / c.groups) * w.c + ch;
                                 if (row >= 0 && row < x.h && col >= 0 && col < x.w)
-                                    f(((n * x.c + from) * x.h + row) * x.w + col,
-                                      ((k * w.c + ch) * w.h + r) * w.w + s,
-                                      ((n * y.c + k) * y.h + i) * y.w + j);
+                                    f(x.at(n, from, row, col), w.at(k, ch, r, s), y.at(n, k, i, j));
                             }
 }
 
@@ -480,4 +500,222 @@ cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *a
                    visit(xd, wd, c, yd,
                          [=](int64_t i, int64_t k, int64_t o) { sum[k] += (double)ds[o] * xs[i]; });
                });
+}
+
+/* ---- cuDNN: pooling ---- */
+
+struct emu_pooling {
+    cudnnPoolingMode_t mode;
+    int window[2], pad[2], stride[2];
+};
+
+cudnnStatus_t cudnnCreatePoolingDescriptor(cudnnPoolingDescriptor_t *desc)
+{
+    *desc = new emu_pooling();
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnDestroyPoolingDescriptor(cudnnPoolingDescriptor_t desc)
+{
+    delete desc;
+    return CUDNN_STATUS_SUCCESS;
+}
+cudnnStatus_t cudnnSetPooling2dDescriptor(cudnnPoolingDescriptor_t desc, cudnnPoolingMode_t mode,
+                                          cudnnNanPropagation_t nan, int height, int width, int pad_h,
+                                          int pad_w, int stride_h, int stride_w)
+{
+    *desc = {mode, {height, width}, {pad_h, pad_w}, {stride_h, stride_w}};
+    return nan == CUDNN_PROPAGATE_NAN && mode != CUDNN_POOLING_MAX ? CUDNN_STATUS_SUCCESS
+                                                                   : CUDNN_STATUS_BAD_PARAM;
+}
+
+static bool fits(const emu_tensor *x, const emu_pooling *p, const emu_tensor *y)
+{
+    return x->last == y->last && x->n == y->n && x->c == y->c &&
+           y->h == out_size(x->h, p->window[0], p->pad[0], p->stride[0], 1) &&
+           y->w == out_size(x->w, p->window[1], p->pad[1], p->stride[1], 1);
+}
+
+static bool plain(const void *alpha, const void *beta)
+{
+    return *static_cast<const float *>(alpha) == 1.0f && *static_cast<const float *>(beta) == 0.0f;
+}
+
+/* Calls f(position in y, position in x) for each element of each window, and end(position in y) after a
+ * window. */
+template <typename F, typename E>
+static void each_window(const emu_tensor &x, const emu_pooling &p, const emu_tensor &y, F f, E end)
+{
+    for (int64_t n = 0; n < y.n; n++)
+        for (int64_t c = 0; c < y.c; c++)
+            for (int64_t i = 0; i < y.h; i++)
+                for (int64_t j = 0; j < y.w; j++) {
+                    for (int64_t r = i * p.stride[0] - p.pad[0], k = 0; k < p.window[0]; r++, k++)
+                        for (int64_t s = j * p.stride[1] - p.pad[1], l = 0; l < p.window[1]; s++, l++)
+                            if (r >= 0 && r < x.h && s >= 0 && s < x.w)
+                                f(y.at(n, c, i, j), x.at(n, c, r, s));
+                    end(y.at(n, c, i, j));
+                }
+}
+
+cudnnStatus_t cudnnPoolingForward(cudnnHandle_t handle, cudnnPoolingDescriptor_t pool, const void *alpha,
+                                  cudnnTensorDescriptor_t x_desc, const void *x, const void *beta,
+                                  cudnnTensorDescriptor_t y_desc, void *y)
+{
+    if (!fits(x_desc, pool, y_desc) || !plain(alpha, beta))
+        return CUDNN_STATUS_BAD_PARAM;
+    const emu_tensor xd = *x_desc, yd = *y_desc;
+    const emu_pooling p = *pool;
+    const float *from = static_cast<const float *>(x);
+    float *to = static_cast<float *>(y);
+    emu::run_on_stream(handle->stream, [=] {
+        const bool most = p.mode == CUDNN_POOLING_MAX_DETERMINISTIC;
+        double v = most ? (double)-INFINITY : 0.0;
+        each_window(
+            xd, p, yd,
+            [&](int64_t, int64_t i) {
+                const double here = (double)from[i];
+                v = !most ? v + here : (here > v || here != here ? here : v);
+            },
+            [&](int64_t o) {
+                to[o] = static_cast<float>(most ? v : v / (p.window[0] * p.window[1]));
+                v = most ? (double)-INFINITY : 0.0;
+            });
+    });
+    return CUDNN_STATUS_SUCCESS;
+}
+
+/* Of an average. */
+cudnnStatus_t cudnnPoolingBackward(cudnnHandle_t handle, cudnnPoolingDescriptor_t pool, const void *alpha,
+                                   cudnnTensorDescriptor_t y_desc, const void *y, cudnnTensorDescriptor_t,
+                                   const void *dy, cudnnTensorDescriptor_t x_desc, const void *x,
+                                   const void *beta, cudnnTensorDescriptor_t, void *dx)
+{
+    if (!fits(x_desc, pool, y_desc) || !plain(alpha, beta) || x == nullptr || y == nullptr ||
+        pool->mode != CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING)
+        return CUDNN_STATUS_BAD_PARAM;
+    const emu_tensor xd = *x_desc, yd = *y_desc;
+    const emu_pooling p = *pool;
+    const float *from = static_cast<const float *>(dy);
+    float *to = static_cast<float *>(dx);
+    emu::run_on_stream(handle->stream, [=] {
+        std::vector<double> sum(static_cast<size_t>(xd.size()), 0.0);
+        each_window(
+            xd, p, yd,
+            [&](int64_t o, int64_t i) {
+                sum[static_cast<size_t>(i)] += (double)from[o] / (p.window[0] * p.window[1]);
+            },
+            [](int64_t) {});
+        for (size_t i = 0; i < sum.size(); i++)
+            to[i] = static_cast<float>(sum[i]);
+    });
+    return CUDNN_STATUS_SUCCESS;
+}
+
+/* ---- cuDNN: batch norm ---- */
+
+template <typename F> static void each_element(const emu_tensor &x, int64_t channel, F f)
+{
+    for (int64_t n = 0; n < x.n; n++)
+        for (int64_t i = 0; i < x.h; i++)
+            for (int64_t j = 0; j < x.w; j++)
+                f(x.at(n, channel, i, j));
+}
+
+static bool fits(cudnnBatchNormMode_t mode, const void *alpha, const void *beta, const emu_tensor *x,
+                 const emu_tensor *y, const emu_tensor *channels)
+{
+    return mode == CUDNN_BATCHNORM_SPATIAL && plain(alpha, beta) && x->last == y->last &&
+           x->size() == y->size() && channels->c == x->c && channels->size() == x->c;
+}
+
+cudnnStatus_t cudnnBatchNormalizationForwardTraining(
+    cudnnHandle_t handle, cudnnBatchNormMode_t mode, const void *alpha, const void *beta,
+    cudnnTensorDescriptor_t x_desc, const void *x, cudnnTensorDescriptor_t y_desc, void *y,
+    cudnnTensorDescriptor_t channels, const void *scale, const void *bias, double, void *running_mean,
+    void *running_var, double epsilon, void *mean, void *rstd)
+{
+    if (!fits(mode, alpha, beta, x_desc, y_desc, channels) || running_mean != nullptr ||
+        running_var != nullptr)
+        return CUDNN_STATUS_BAD_PARAM;
+    const emu_tensor d = *x_desc;
+    const float *from = static_cast<const float *>(x), *gamma = static_cast<const float *>(scale),
+                *shift = static_cast<const float *>(bias);
+    float *to = static_cast<float *>(y), *means = static_cast<float *>(mean),
+          *rstds = static_cast<float *>(rstd);
+    emu::run_on_stream(handle->stream, [=] {
+        for (int64_t c = 0; c < d.c; c++) {
+            const double count = (double)(d.size() / d.c);
+            double m = 0.0, squares = 0.0;
+            each_element(d, c, [&](int64_t i) { m += (double)from[i] / count; });
+            each_element(d, c, [&](int64_t i) { squares += ((double)from[i] - m) * ((double)from[i] - m); });
+            const double r = 1.0 / std::sqrt(squares / count + epsilon);
+            each_element(d, c, [&](int64_t i) {
+                to[i] = static_cast<float>(((double)from[i] - m) * r * (double)gamma[c] + (double)shift[c]);
+            });
+            means[c] = static_cast<float>(m);
+            rstds[c] = static_cast<float>(r);
+        }
+    });
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t cudnnBatchNormalizationForwardInference(cudnnHandle_t handle, cudnnBatchNormMode_t mode,
+                                                      const void *alpha, const void *beta,
+                                                      cudnnTensorDescriptor_t x_desc, const void *x,
+                                                      cudnnTensorDescriptor_t y_desc, void *y,
+                                                      cudnnTensorDescriptor_t channels, const void *scale,
+                                                      const void *bias, const void *mean, const void *var,
+                                                      double epsilon)
+{
+    if (!fits(mode, alpha, beta, x_desc, y_desc, channels))
+        return CUDNN_STATUS_BAD_PARAM;
+    const emu_tensor d = *x_desc;
+    const float *from = static_cast<const float *>(x), *gamma = static_cast<const float *>(scale),
+                *shift = static_cast<const float *>(bias), *means = static_cast<const float *>(mean),
+                *vars = static_cast<const float *>(var);
+    float *to = static_cast<float *>(y);
+    emu::run_on_stream(handle->stream, [=] {
+        for (int64_t c = 0; c < d.c; c++)
+            each_element(d, c, [&](int64_t i) {
+                to[i] = static_cast<float>(((double)from[i] - (double)means[c]) /
+                                               std::sqrt((double)vars[c] + epsilon) * (double)gamma[c] +
+                                           (double)shift[c]);
+            });
+    });
+    return CUDNN_STATUS_SUCCESS;
+}
+
+cudnnStatus_t
+cudnnBatchNormalizationBackward(cudnnHandle_t handle, cudnnBatchNormMode_t mode, const void *alpha_data,
+                                const void *beta_data, const void *alpha_param, const void *beta_param,
+                                cudnnTensorDescriptor_t x_desc, const void *x,
+                                cudnnTensorDescriptor_t dy_desc, const void *dy, cudnnTensorDescriptor_t,
+                                void *dx, cudnnTensorDescriptor_t channels, const void *scale, void *dscale,
+                                void *dbias, double, const void *mean, const void *rstd)
+{
+    if (!fits(mode, alpha_data, beta_data, x_desc, dy_desc, channels) || !plain(alpha_param, beta_param))
+        return CUDNN_STATUS_BAD_PARAM;
+    const emu_tensor d = *x_desc;
+    const float *xs = static_cast<const float *>(x), *ds = static_cast<const float *>(dy),
+                *gamma = static_cast<const float *>(scale), *means = static_cast<const float *>(mean),
+                *rstds = static_cast<const float *>(rstd);
+    float *to = static_cast<float *>(dx), *dgamma = static_cast<float *>(dscale),
+          *dbeta = static_cast<float *>(dbias);
+    emu::run_on_stream(handle->stream, [=] {
+        for (int64_t c = 0; c < d.c; c++) {
+            const double count = (double)(d.size() / d.c), m = (double)means[c], r = (double)rstds[c];
+            double sum = 0.0, dot = 0.0;
+            each_element(d, c, [&](int64_t i) {
+                sum += (double)ds[i];
+                dot += (double)ds[i] * ((double)xs[i] - m) * r;
+            });
+            each_element(d, c, [&](int64_t i) {
+                const double xh = ((double)xs[i] - m) * r;
+                to[i] = static_cast<float>((double)gamma[c] * r * ((double)ds[i] - (sum + xh * dot) / count));
+            });
+            dgamma[c] = static_cast<float>(dot);
+            dbeta[c] = static_cast<float>(sum);
+        }
+    });
+    return CUDNN_STATUS_SUCCESS;
 }

@@ -106,7 +106,14 @@ enum cudnnStatus_t {
     CUDNN_STATUS_NOT_SUPPORTED = 3000
 };
 enum cudnnDataType_t { CUDNN_DATA_FLOAT = 0 };
-enum cudnnTensorFormat_t { CUDNN_TENSOR_NCHW = 0 };
+enum cudnnTensorFormat_t { CUDNN_TENSOR_NCHW = 0, CUDNN_TENSOR_NHWC = 1 };
+enum cudnnNanPropagation_t { CUDNN_NOT_PROPAGATE_NAN = 0, CUDNN_PROPAGATE_NAN = 1 };
+enum cudnnPoolingMode_t {
+    CUDNN_POOLING_MAX = 0,
+    CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING = 1,
+    CUDNN_POOLING_MAX_DETERMINISTIC = 3
+};
+enum cudnnBatchNormMode_t { CUDNN_BATCHNORM_PER_ACTIVATION = 0, CUDNN_BATCHNORM_SPATIAL = 1 };
 enum cudnnConvolutionMode_t { CUDNN_CONVOLUTION = 0, CUDNN_CROSS_CORRELATION = 1 };
 enum cudnnMathType_t { CUDNN_DEFAULT_MATH = 0, CUDNN_TENSOR_OP_MATH = 1, CUDNN_FMA_MATH = 3 };
 enum cudnnDeterminism_t { CUDNN_NON_DETERMINISTIC = 0, CUDNN_DETERMINISTIC = 1 };
@@ -127,6 +134,7 @@ typedef struct emu_dnn *cudnnHandle_t;
 typedef struct emu_tensor *cudnnTensorDescriptor_t;
 typedef struct emu_filter *cudnnFilterDescriptor_t;
 typedef struct emu_convolution *cudnnConvolutionDescriptor_t;
+typedef struct emu_pooling *cudnnPoolingDescriptor_t;
 
 template <typename A> struct emu_algo_perf {
     A algo;
@@ -197,5 +205,34 @@ EMU_API cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const
                                                      cudnnConvolutionBwdFilterAlgo_t algo, void *workspace,
                                                      size_t workspace_bytes, const void *beta,
                                                      cudnnFilterDescriptor_t dw_desc, void *dw);
+EMU_API cudnnStatus_t cudnnCreatePoolingDescriptor(cudnnPoolingDescriptor_t *desc);
+EMU_API cudnnStatus_t cudnnDestroyPoolingDescriptor(cudnnPoolingDescriptor_t desc);
+EMU_API cudnnStatus_t cudnnSetPooling2dDescriptor(cudnnPoolingDescriptor_t desc, cudnnPoolingMode_t mode,
+                                                  cudnnNanPropagation_t nan, int height, int width, int pad_h,
+                                                  int pad_w, int stride_h, int stride_w);
+EMU_API cudnnStatus_t cudnnPoolingForward(cudnnHandle_t handle, cudnnPoolingDescriptor_t pool,
+                                          const void *alpha, cudnnTensorDescriptor_t x_desc, const void *x,
+                                          const void *beta, cudnnTensorDescriptor_t y_desc, void *y);
+EMU_API cudnnStatus_t cudnnPoolingBackward(cudnnHandle_t handle, cudnnPoolingDescriptor_t pool,
+                                           const void *alpha, cudnnTensorDescriptor_t y_desc, const void *y,
+                                           cudnnTensorDescriptor_t dy_desc, const void *dy,
+                                           cudnnTensorDescriptor_t x_desc, const void *x, const void *beta,
+                                           cudnnTensorDescriptor_t dx_desc, void *dx);
+EMU_API cudnnStatus_t cudnnBatchNormalizationForwardTraining(
+    cudnnHandle_t handle, cudnnBatchNormMode_t mode, const void *alpha, const void *beta,
+    cudnnTensorDescriptor_t x_desc, const void *x, cudnnTensorDescriptor_t y_desc, void *y,
+    cudnnTensorDescriptor_t channels, const void *scale, const void *bias, double factor, void *running_mean,
+    void *running_var, double epsilon, void *mean, void *rstd);
+EMU_API cudnnStatus_t cudnnBatchNormalizationForwardInference(
+    cudnnHandle_t handle, cudnnBatchNormMode_t mode, const void *alpha, const void *beta,
+    cudnnTensorDescriptor_t x_desc, const void *x, cudnnTensorDescriptor_t y_desc, void *y,
+    cudnnTensorDescriptor_t channels, const void *scale, const void *bias, const void *mean, const void *var,
+    double epsilon);
+EMU_API cudnnStatus_t cudnnBatchNormalizationBackward(
+    cudnnHandle_t handle, cudnnBatchNormMode_t mode, const void *alpha_data, const void *beta_data,
+    const void *alpha_param, const void *beta_param, cudnnTensorDescriptor_t x_desc, const void *x,
+    cudnnTensorDescriptor_t dy_desc, const void *dy, cudnnTensorDescriptor_t dx_desc, void *dx,
+    cudnnTensorDescriptor_t channels, const void *scale, void *dscale, void *dbias, double epsilon,
+    const void *mean, const void *rstd);
 
 #endif

@@ -39,28 +39,48 @@ struct NormGolden {
 
 #include "tests/golden/nn.inc"
 
+/* (N,C,...) to (N,...,C), and back. */
+tp_val to_last(Net &n, tp_val x)
+{
+    const int nd = tp_val_shape(n.g, x).nd, perm[2][4] = {{0, 2, 1, 0}, {0, 2, 3, 1}};
+    return tp_transpose(n.g, x, perm[nd == 4]);
+}
+
+tp_val to_first(Net &n, tp_val x)
+{
+    const int nd = tp_val_shape(n.g, x).nd, perm[2][4] = {{0, 2, 1, 0}, {0, 3, 1, 2}};
+    return tp_transpose(n.g, x, perm[nd == 4]);
+}
+
 TEST(NnTest, ConvolutionAndItsGradientsMatchPyTorch)
 {
     for (const ConvGolden &c : conv_goldens)
-        for (tp_dtype dtype : both_dtypes) {
-            Net n(dtype);
-            std::vector<tp_val> in = {n.filled(c.x, 0), n.filled(c.w, 1)};
-            if (c.bias)
-                in.push_back(n.filled({c.w[0]}, 2));
-            const tp_val y = tp_conv(n.g, in[0], in[1], c.bias ? in[2] : 0, c.attr);
-            expect_golden(n.run(y, in), c.want, dtype, c.name);
-        }
+        for (tp_dtype dtype : both_dtypes)
+            for (int last : {0, 1}) {
+                Net n(dtype);
+                std::vector<tp_val> in = {n.filled(c.x, 0), n.filled(c.w, 1)};
+                if (c.bias)
+                    in.push_back(n.filled({c.w[0]}, 2));
+                tp_conv_attr attr = c.attr;
+                attr.channels_last = last;
+                const tp_val x = last ? to_last(n, in[0]) : in[0], w = last ? to_last(n, in[1]) : in[1];
+                const tp_val y = tp_conv(n.g, x, w, c.bias ? in[2] : 0, attr);
+                expect_golden(n.run(last ? to_first(n, y) : y, in), c.want, dtype, c.name);
+            }
 }
 
 TEST(NnTest, PoolingAndItsGradientsMatchPyTorch)
 {
     for (const PoolGolden &c : pool_goldens)
-        for (tp_dtype dtype : both_dtypes) {
-            Net n(dtype);
-            const tp_val x = n.filled(c.x, 0);
-            const tp_val y = c.is_max ? tp_max_pool(n.g, x, c.attr) : tp_avg_pool(n.g, x, c.attr);
-            expect_golden(n.run(y, {x}), c.want, dtype, c.name);
-        }
+        for (tp_dtype dtype : both_dtypes)
+            for (int last : {0, 1}) {
+                Net n(dtype);
+                const tp_val in = n.filled(c.x, 0), x = last ? to_last(n, in) : in;
+                tp_pool_attr attr = c.attr;
+                attr.channels_last = last;
+                const tp_val y = c.is_max ? tp_max_pool(n.g, x, attr) : tp_avg_pool(n.g, x, attr);
+                expect_golden(n.run(last ? to_first(n, y) : y, {in}), c.want, dtype, c.name);
+            }
 }
 
 tp_val add_norm(Net &n, const NormGolden &c, const std::vector<tp_val> &in, tp_val mean, tp_val var)
@@ -236,7 +256,7 @@ TEST(NnTest, ConvolutionGradientsAreItsAdjoints)
     for (int64_t kernel : {1, 3})
         for (int64_t channels : {3, 16, 40}) {
             Net n(TP_F32);
-            const tp_conv_attr attr = {{1, 1}, {kernel / 2, kernel / 2}, {1, 1}, 1, TP_ACT_NONE};
+            const tp_conv_attr attr = {{1, 1}, {kernel / 2, kernel / 2}, {1, 1}, 1, TP_ACT_NONE, 0};
             const Dims xd = {2, channels, 13, 11}, wd = {24, channels, kernel, kernel}, yd = {2, 24, 13, 11};
             const tp_val x = n.filled(xd, 0), w = n.filled(wd, 1), y = n.filled(yd, 2);
             const tp_val a = tp_reduce_sum(n.g, tp_mul(n.g, tp_conv(n.g, x, w, 0, attr), y), 0, 0);
@@ -269,7 +289,7 @@ TEST(NnTest, FusedActivationsPassNanOnInEveryImplementation)
                     op == &tp_op_gemm
                         ? tp_gemm(n.g, n.var({2, 16}, x), n.var({9, 16}, w), n.filled({9}, 2), {0, 1, act})
                         : tp_conv(n.g, n.var({2, 16, 1, 1}, x), n.var({9, 16, 1, 1}, w), n.filled({9}, 2),
-                                  {{1, 1}, {0, 0}, {1, 1}, 1, act});
+                                  {{1, 1}, {0, 0}, {1, 1}, 1, act, 0});
                 tp_plan_opts opts = TP_PLAN_OPTS_INIT;
                 opts.force_op = op->name;
                 opts.force_impl = (*impl)->name;
@@ -282,9 +302,9 @@ TEST(NnTest, FusedActivationsPassNanOnInEveryImplementation)
 
 TEST(NnTest, MaxPoolGivesTiesToTheFirstAndPassesNanOn)
 {
-    const tp_pool_attr two = {{2, 2}, {0, 0}, {0, 0}};
+    const tp_pool_attr two = {{2, 2}, {0, 0}, {0, 0}, 0};
     for (int64_t stride : {1, 2, 3}) {
-        const tp_pool_attr attr = {{2, 2}, {stride, stride}, {0, 0}};
+        const tp_pool_attr attr = {{2, 2}, {stride, stride}, {0, 0}, 0};
         std::vector<double> v(81, -1);
         v[3 * 9 + 3] = std::numeric_limits<double>::quiet_NaN();
         Net n(TP_F32);
@@ -308,7 +328,7 @@ TEST(NnTest, MaxPoolGivesTiesToTheFirstAndPassesNanOn)
 TEST(NnTest, GlobalAveragePoolIsTheMeanOfEachChannel)
 {
     Net n(TP_F32);
-    const Results got = n.run(tp_global_avg_pool(n.g, n.var({1, 2, 2, 2}, {1, 2, 3, 6, -1, 1, 0, 2})), {});
+    const Results got = n.run(tp_global_avg_pool(n.g, n.var({1, 2, 2, 2}, {1, 2, 3, 6, -1, 1, 0, 2}), 0), {});
     EXPECT_EQ(got[0], (std::vector<double>{3, 0.5}));
 }
 
@@ -321,7 +341,7 @@ TEST(NnTest, LibraryStepsRunWithAnotherNumberOfThreadsAndWithoutAllocating)
         for (int at_run : {1, 2, 4}) {
             tp_threads_set(at_compile);
             Net n(TP_F32);
-            const tp_conv_attr attr = {{1, 1}, {1, 1}, {1, 1}, 1, TP_ACT_RELU};
+            const tp_conv_attr attr = {{1, 1}, {1, 1}, {1, 1}, 1, TP_ACT_RELU, 0};
             const tp_val x = n.filled({3, 16, 9, 8}, 0), w = n.filled({20, 16, 3, 3}, 1);
             const tp_val y = tp_conv(n.g, x, w, 0, attr);
             const tp_val f = tp_reduce_sum(n.g, tp_mul(n.g, y, y), 0, 0);
@@ -361,7 +381,7 @@ TEST(NnTest, BadConvolutionsAreRefusedWithAReason)
             return tp_conv(n.g, n.filled(x, 0), n.filled(w, 1), b.empty() ? 0 : n.filled(b, 2), attr);
         };
     };
-    const tp_conv_attr plain = {{1, 1}, {0, 0}, {1, 1}, 1, TP_ACT_NONE};
+    const tp_conv_attr plain = {{1, 1}, {0, 0}, {1, 1}, 1, TP_ACT_NONE, 0};
     tp_conv_attr a = plain;
     expect_refused(conv({1, 4, 4, 4}, {2, 3, 3, 3}, plain), "4 channels");
     expect_refused(conv({1, 4, 4, 4}, {2, 4, 5, 3}, plain), "kernel of 5 does not fit");
@@ -407,15 +427,15 @@ TEST(NnTest, BadMatricesPoolsAndNormsAreRefusedWithAReason)
         "activation -1");
     expect_refused(
         [](Net &n) {
-            return tp_max_pool(n.g, n.filled({1, 1, 4, 4}, 0), {{2, 2}, {0, 0}, {2, 2}});
+            return tp_max_pool(n.g, n.filled({1, 1, 4, 4}, 0), {{2, 2}, {0, 0}, {2, 2}, 0});
         },
         "padding 2");
     expect_refused(
         [](Net &n) {
-            return tp_avg_pool(n.g, n.filled({1, 1, 4, 4}, 0), {{5, 5}, {0, 0}, {0, 0}});
+            return tp_avg_pool(n.g, n.filled({1, 1, 4, 4}, 0), {{5, 5}, {0, 0}, {0, 0}, 0});
         },
         "does not fit");
-    expect_refused([](Net &n) { return tp_global_avg_pool(n.g, n.filled({4, 4}, 0)); }, "2 dimensions");
+    expect_refused([](Net &n) { return tp_global_avg_pool(n.g, n.filled({4, 4}, 0), 0); }, "2 dimensions");
     expect_refused(
         [](Net &n) {
             return tp_group_norm(n.g, n.filled({2, 6, 3}, 0), n.filled({6}, 1), n.filled({6}, 2), 4, 1e-5);

@@ -36,14 +36,14 @@ def conv(name, x, w, bias, stride, pad, dilation, groups, act):
     inputs = [fill(x, 0), fill(w, 1)] + ([fill(w[:1], 2)] if bias else [])
     got = results(lambda a, b, c=None: ACT[act](op(a, b, c, stride, pad, dilation, groups)), inputs)
     return (f'    {{"{name}", {ints(x)}, {ints(w)}, {int(bias)}, {{{ints(stride, 2)}, {ints(pad, 2)}, '
-            f'{ints(dilation, 2)}, {groups}, TP_ACT_{act}}},\n    {got}}},\n')
+            f'{ints(dilation, 2)}, {groups}, TP_ACT_{act}, 0}},\n    {got}}},\n')
 
 
 def pool(name, kind, x, kernel, stride, pad):
     op = {"max": {3: F.max_pool1d, 4: F.max_pool2d}, "avg": {3: F.avg_pool1d, 4: F.avg_pool2d}}[kind][len(x)]
     got = results(lambda a: op(a, kernel, stride or None, pad), [fill(x, 0)])
     return (f'    {{"{name}", {int(kind == "max")}, {ints(x)}, {{{ints(kernel, 2)}, {ints(stride, 2)}, '
-            f'{ints(pad, 2)}}},\n    {got}}},\n')
+            f'{ints(pad, 2)}, 0}},\n    {got}}},\n')
 
 
 def norm(name, kind, x, groups, epsilon):

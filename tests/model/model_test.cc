@@ -145,8 +145,8 @@ struct Misfit {
 TEST(Model, LayersThatDoNotFit)
 {
     const Misfit table[] = {
-        {"[conv: {filters: 4, kernel: 9}, flatten]", {grey}, 4, {"conv", "in 0", "(2,1,8,8)", "(4,1,9,9)"}},
-        {"[max_pool: {kernel: 9}, flatten]", {grey}, 4, {"max_pool", "in 0", "(2,1,8,8)"}},
+        {"[conv: {filters: 4, kernel: 9}, flatten]", {grey}, 4, {"conv", "in 0", "height of 8", "(4,9,9,1)"}},
+        {"[max_pool: {kernel: 9}, flatten]", {grey}, 4, {"max_pool", "in 0", "8 x 8 pixels"}},
         {"[max_pool: {kernel: 2, padding: 2}, flatten]", {grey}, 4, {"max_pool", "in 0"}},
         {"[max_pool, flatten]", {grey}, 4, {"max_pool", "in 0"}},
         {"[dense: {units: 3}]", {rgb}, 3, {"layer 0 (dense)", "flatten"}},
@@ -154,7 +154,7 @@ TEST(Model, LayersThatDoNotFit)
         {"[conv: {filters: 3, kernel: 3}]", {flat}, 3, {"layer 0 (conv)", "(N,C,W)"}},
         {"[conv: {filters: 3}]", {rgb}, 3, {"layer 0 (conv)", "kernel > 0"}},
         {"[conv: {kernel: 3}]", {rgb}, 3, {"layer 0 (conv)", "filters > 0"}},
-        {"[conv: {filters: 4, kernel: 3, groups: 2}]", {rgb}, 3, {"conv", "in 0", "(2,3,8,8)"}},
+        {"[conv: {filters: 4, kernel: 3, groups: 2}]", {rgb}, 3, {"conv", "in 0", "3 channels", "(2,8,8,3)"}},
         {"[conv: {filters: 4, kernel: 3, groups: 3}]", {rgb}, 3, {"conv", "in 0"}},
         {"[conv: {filters: 6, kernel: 3, groups: 6}]", {rgb}, 3, {"conv", "in 0"}},
         {"[group_norm: {groups: 4}, flatten]", {rgb}, 192, {"group_norm", "in 0", "(2,3,8,8)"}},

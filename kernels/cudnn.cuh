@@ -1,0 +1,39 @@
+/* cudnn.cuh - what the implementations made of cuDNN share. */
+#ifndef TP_KERNELS_CUDNN_CUH
+#define TP_KERNELS_CUDNN_CUH
+#include "kernels/libraries.cuh"
+#include <climits>
+
+static inline tp_status tp_cudnn_check(const tp_cudnn *lib, cudnnStatus_t st, tp_status code,
+                                       const char *what)
+{
+    TP_CHECK(st == CUDNN_STATUS_SUCCESS, code, "cudnn: %s: %s", what, lib->cudnnGetErrorString(st));
+    return TP_OK;
+}
+
+/* For a `lib` at hand. While a plan is compiled: what the library does not take makes the implementation
+ * decline. While it runs: the device has failed. */
+#define TP_CUDNN_MAKE(call) TP_TRY(tp_cudnn_check(lib, lib->call, TP_EUNSUP, #call))
+#define TP_CUDNN_RUN(call)  TP_TRY(tp_cudnn_check(lib, lib->call, TP_EDEVICE, #call))
+
+/* What an output is made of: alpha result + beta output. */
+static const float tp_cudnn_one = 1.0f, tp_cudnn_zero = 0.0f;
+
+static inline cudnnTensorFormat_t tp_cudnn_format(int channels_last)
+{
+    return channels_last ? CUDNN_TENSOR_NHWC : CUDNN_TENSOR_NCHW;
+}
+
+/* Images (n,c,h,w) of float32; TP_EUNSUP where a size does not fit into an int. */
+static inline tp_status tp_cudnn_images(const tp_cudnn *lib, cudnnTensorDescriptor_t *out, int channels_last,
+                                        int64_t n, int64_t c, int64_t h, int64_t w)
+{
+    for (int64_t v : {n, c, h, w, n * c * h * w})
+        TP_CHECK(v > 0 && v <= INT_MAX, TP_EUNSUP, "a size of %lld, cuDNN takes 1 to 2^31 - 1", (long long)v);
+    TP_CUDNN_MAKE(cudnnCreateTensorDescriptor(out));
+    TP_CUDNN_MAKE(cudnnSetTensor4dDescriptor(*out, tp_cudnn_format(channels_last), CUDNN_DATA_FLOAT, (int)n,
+                                             (int)c, (int)h, (int)w));
+    return TP_OK;
+}
+
+#endif
