@@ -1,11 +1,14 @@
 #!/usr/bin/python3
 """Temper beside PyTorch: the same nets, data, batch and precision in both, one process each, in turns.
 
-    benchmarks/vs_torch.py --device cuda --temper build/release/temper --out vs_torch.csv [--only mlp32 cnn]
+    benchmarks/vs_torch.py --device cuda --temper build/release/temper --out vs_torch.csv [--only mlp32 cnn] [--together]
 
 A row: net, batch, precision, device, side (temper, eager, compile), rounds, samples/s (median, lowest, highest), seconds from
-the start of the process to the end of the first step (median), and Temper's samples/s over this side's. A side that cannot run
-is a row that says why, without numbers. Needs python3-torch and python3-h5py; compile needs PyTorch 2.
+the start of the process to the end of the first step (median), and Temper's samples/s over this side's. PyTorch's processes
+stay, compiled and warmed up, and wait for their turn; Temper's is a new one for each round, of which the first step and what
+follows it until the second report do not count. With --together the compile sides of all nets start at once, which saves
+minutes, and leaves their first step without a time. A side that cannot run is a row that says why, without numbers. Needs
+PyTorch and h5py; compile needs PyTorch 2.
 """
 
 import argparse
@@ -33,15 +36,16 @@ CNN = """{layers: [
     {conv: {filters: 96, kernel: 3, padding: 1, no_bias: true}}, batch_norm, relu, {max_pool: {kernel: 2}},
     flatten, {dense: {units: 128}}, relu, {dense: {units: 10}}]}"""
 
-# name: inputs of a sample, classes (0: regression), rows, batch, precision, Temper's model
+# name: inputs of a sample, classes (0: regression), rows, batch, steps of a round, precision, Temper's model
 NETS = {
-    "mlp32": ((32,), 0, 262144, 1024, "tf32", mlp([64, 64])),
-    "mlp100": ((100,), 0, 262144, 1024, "tf32", mlp([512, 512, 256])),
-    "mlp100-large": ((100,), 0, 262144, 16384, "tf32", mlp([512, 512, 256])),
-    "embedding": ("ids", 0, 1048576, 65536, "tf32", "{builder: tabular, hidden: [256, 128]}"),
-    "cnn": ((1, 28, 28), 10, 60000, 512, "tf32", CNN),
-    "resnet18": ((3, 32, 32), 10, 50000, 512, "bf16", "{builder: resnet18}"),
+    "mlp32": ((32,), 0, 262144, 1024, 4096, "tf32", mlp([64, 64])),
+    "mlp100": ((100,), 0, 262144, 1024, 4096, "tf32", mlp([512, 512, 256])),
+    "mlp100-large": ((100,), 0, 262144, 16384, 1024, "tf32", mlp([512, 512, 256])),
+    "embedding": ("ids", 0, 1048576, 65536, 512, "tf32", "{builder: tabular, hidden: [256, 128]}"),
+    "cnn": ((1, 28, 28), 10, 61440, 512, 480, "tf32", CNN),
+    "resnet18": ((3, 32, 32), 10, 20480, 512, 80, "bf16", "{builder: resnet18}"),
 }
+REPORTS = 5  # of a round of Temper; the first does not count
 
 TORCH = '''
 import sys, time
@@ -99,14 +103,17 @@ rest = [p for n, p in net.named_parameters() if n != "e.weight"]
 fused = {"fused": True} if device.type == "cuda" else {}
 optimizers = [torch.optim.AdamW(rest, lr=1e-3, **fused)] + ([torch.optim.SparseAdam(sparse, lr=1e-3)] if sparse else [])
 loss_of = nn.functional.cross_entropy if spec["classes"] else nn.functional.mse_loss
-run = torch.compile(net, mode="reduce-overhead") if spec["compile"] else net
+def loss_at(x, y):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=spec["precision"] == "bf16"):
+        return loss_of(net(x), y)
+
+run = torch.compile(loss_at, mode="reduce-overhead") if spec["compile"] else loss_at
 batch, n = spec["batch"], len(x)
 order = torch.randperm(n, device=device)
 
 def step(i):
     at = order[i * batch % (n - batch + 1):][:batch]
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=spec["precision"] == "bf16"):
-        loss = loss_of(run(x[at]), y[at])
+    loss = run(x[at], y[at])
     for o in optimizers:
         o.zero_grad(set_to_none=True)
     loss.backward()
@@ -118,16 +125,18 @@ def wait():
     if device.type == "cuda":
         torch.cuda.synchronize()
 
-step(0); wait()
-first = time.perf_counter() - begin
-for i in range(min(20, spec["steps"])):
+step(0)
+wait()
+print(json.dumps({"first": time.perf_counter() - begin}), flush=True)
+for i in range(20):
     step(i)
 wait()
-begin = time.perf_counter()
-for i in range(spec["steps"]):
-    step(i)
-wait()
-print(json.dumps({"samples_per_second": spec["steps"] * batch / (time.perf_counter() - begin), "first": first}))
+for line in sys.stdin:
+    begin = time.perf_counter()
+    for i in range(spec["steps"]):
+        step(i)
+    wait()
+    print(json.dumps({"samples_per_second": spec["steps"] * batch / (time.perf_counter() - begin)}), flush=True)
 '''
 
 
@@ -161,61 +170,145 @@ def write_recipe(path, shape, classes, batch, precision, model, epochs):
         """))
 
 
-def run_temper(options, recipe, data):
-    command = [options.temper, "train", str(recipe), "--data", str(data), "--device", options.device]
-    begin = time.perf_counter()
-    process = subprocess.Popen([*command, "--set", "train.report=1", "--set", "train.epochs=1"], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
-    first = None
-    for line in process.stdout:
-        if line.startswith("step "):
-            first = time.perf_counter() - begin
-            break
-    process.kill()
-    process.communicate()
-    done = subprocess.run([*command, "--json", "--quiet"], capture_output=True, text=True)
-    if done.returncode != 0 or first is None:
-        return {"note": (done.stderr.strip().splitlines() or ["no step"])[-1]}
-    return {"samples_per_second": json.loads(done.stdout.splitlines()[-1])["samples_per_second"], "first": first}
+class Temper:
+    """A new process for each round."""
+
+    def __init__(self, options, recipe, data, steps):
+        self.command = [options.temper, "train", str(recipe), "--data", str(data), "--device", options.device]
+        self.steps = steps
+        self.first = []
+
+    def started(self):
+        return ""
+
+    def take_turn(self):
+        begin = time.perf_counter()
+        process = subprocess.Popen([*self.command, "--set", "train.report=1", "--set", "train.epochs=1"],
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)  # fmt: skip
+        for line in process.stdout:
+            if line.startswith("step "):
+                self.first.append(time.perf_counter() - begin)
+                break
+        process.kill()
+        process.communicate()
+        done = subprocess.run([*self.command, "--set", f"train.report={max(1, self.steps // REPORTS)}"],
+                              capture_output=True, text=True)  # fmt: skip
+        rates = [float(line.split(" samples/s")[0].split()[-1]) for line in done.stdout.splitlines()
+                 if line.startswith("step ")]  # fmt: skip
+        if done.returncode != 0 or not rates:
+            raise RuntimeError((done.stderr.strip().splitlines() or ["no step"])[-1])
+        return statistics.median(rates[1:] or rates)
+
+    def end(self):
+        pass
 
 
-def run_torch(spec):
-    done = subprocess.run([sys.executable, "-c", TORCH, json.dumps(spec)], capture_output=True, text=True)
-    if done.returncode != 0:
-        return {"note": (done.stderr.strip().splitlines() or ["failed"])[-1][:200]}
-    return json.loads(done.stdout.splitlines()[-1])
+class Torch:
+    """One process, which says when it has made its first step, and takes a turn for each line it is sent."""
+
+    def __init__(self, spec, keep_first=True):
+        self.process = subprocess.Popen([sys.executable, "-c", TORCH, json.dumps(spec)], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        self.keep_first = keep_first
+        self.first = []
+
+    def answer(self, key):
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError((self.process.communicate()[1].strip().splitlines() or ["failed"])[-1][:200])
+        return json.loads(line)[key]
+
+    def started(self):
+        first = self.answer("first")
+        if self.keep_first:
+            self.first.append(first)
+
+    def take_turn(self):
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return self.answer("samples_per_second")
+
+    def end(self):
+        self.process.kill()
+        self.process.communicate()
 
 
-def measure(options, name, folder):
-    """Rounds of every side of one net, in turns."""
-    shape, classes, rows, batch, precision, model = NETS[name]
-    rows = min(rows, options.rows)
-    batch = min(batch, rows)
-    steps = max(options.samples // batch, 5)
-    data, recipe = folder / f"{name}.h5", folder / f"{name}.yaml"
-    make_data(data, shape, classes, rows)
-    write_recipe(recipe, shape, classes, batch, precision, model, max(1, steps * batch // rows))
-    spec = {"net": name, "data": str(data), "device": options.device, "batch": batch, "classes": classes,
-            "precision": precision, "steps": steps}  # fmt: skip
-    sides = {"temper": lambda: run_temper(options, recipe, data), "eager": lambda: run_torch({**spec, "compile": False}),
-             "compile": lambda: run_torch({**spec, "compile": True})}  # fmt: skip
-    results = {side: [] for side in sides}
-    for _ in range(options.rounds):
-        for side, run in sides.items():
-            if not any("note" in r for r in results[side]):
-                results[side].append(run())
-    return batch, precision, results
+class Net:
+    """One net and its three sides."""
+
+    def __init__(self, options, name, folder):
+        self.name = name
+        shape, classes, rows, batch, steps, self.precision, model = NETS[name]
+        rows = min(rows, options.rows)
+        self.batch = min(batch, rows)
+        steps = max(int(options.scale * steps), REPORTS)
+        epochs = max(1, steps * self.batch // rows)
+        data, recipe = folder / f"{name}.h5", folder / f"{name}.yaml"
+        make_data(data, shape, classes, rows)
+        write_recipe(recipe, shape, classes, self.batch, self.precision, model, epochs)
+        self.options = options
+        self.spec = {"net": name, "data": str(data), "device": options.device, "batch": self.batch, "classes": classes,
+                     "precision": self.precision, "steps": steps}  # fmt: skip
+        self.sides = {"temper": Temper(options, recipe, data, epochs * (rows // self.batch))}
+        self.rates = {"temper": [], "eager": [], "compile": []}
+        self.notes = {}
+
+    def start(self, side):
+        self.sides[side] = Torch({**self.spec, "compile": side == "compile"},
+                                 side == "eager" or not self.options.together)  # fmt: skip
+
+    def attempt(self, side, call):
+        """What the side does, unless it has failed before."""
+        if side in self.notes:
+            return None
+        try:
+            return call(self.sides[side])
+        except RuntimeError as error:
+            self.notes[side] = f"skipped: {error}"
+            return None
+
+    def await_start(self, side):
+        self.attempt(side, lambda s: s.started())
+
+    def round(self):
+        for side, rates in self.rates.items():
+            rate = self.attempt(side, lambda s: s.take_turn())
+            if rate is not None:
+                rates.append(rate)
+
+    def rows(self):
+        own = statistics.median(self.rates["temper"]) if "temper" not in self.notes else 0
+        for side, rates in self.rates.items():
+            self.sides[side].end()
+            row = {"net": self.name, "batch": self.batch, "precision": self.precision, "device": self.options.device, "side": side}
+            if side in self.notes:
+                yield {**row, "rounds": 0, "note": self.notes[side]}
+            else:
+                yield {**row, **figures(rates, self.sides[side].first, own)}
 
 
-def row_of(name, batch, precision, device, side, runs, own):
-    row = {"net": name, "batch": batch, "precision": precision, "device": device, "side": side, "rounds": len(runs)}
-    if any("note" in r for r in runs):
-        return {**row, "rounds": 0, "note": "skipped: " + next(r["note"] for r in runs if "note" in r)}
-    rates = [r["samples_per_second"] for r in runs]
+def figures(rates, first, own):
     middle = statistics.median(rates)
-    return {**row, "samples_per_second": round(middle), "lowest": round(min(rates)), "highest": round(max(rates)),
-            "first_step_seconds": round(statistics.median(r["first"] for r in runs), 3),
+    return {"rounds": len(rates), "samples_per_second": round(middle), "lowest": round(min(rates)),
+            "highest": round(max(rates)), "first_step_seconds": round(statistics.median(first), 3) if first else "",
             "temper_over_this": round(own / middle, 2) if own else ""}  # fmt: skip
+
+
+def measure(options, nets, write):
+    for net in nets:
+        net.start("eager")
+        net.await_start("eager")
+    for net in nets:
+        net.start("compile")
+        if not options.together:
+            net.await_start("compile")
+    for net in nets if options.together else []:
+        net.await_start("compile")
+    for net in nets:
+        for _ in range(options.rounds):
+            net.round()
+        for row in net.rows():
+            write(row)
 
 
 def main():
@@ -224,21 +317,21 @@ def main():
     parser.add_argument("--temper", default="temper")
     parser.add_argument("--only", nargs="+", default=list(NETS), choices=list(NETS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=1 << 20, help="of a timed run, about")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the steps of a round")
     parser.add_argument("--rows", type=int, default=1 << 20, help="of a data set, at most")
+    parser.add_argument("--together", action="store_true", help="start the compile sides of all nets at once")
     parser.add_argument("--out", default="vs_torch.csv")
     options = parser.parse_args()
     with open(options.out, "w", newline="") as file, tempfile.TemporaryDirectory() as folder:
         rows = csv.DictWriter(file, FIELDS, lineterminator="\n")
         rows.writeheader()
-        for name in options.only:
-            batch, precision, results = measure(options, name, pathlib.Path(folder))
-            own = [r["samples_per_second"] for r in results["temper"] if "note" not in r]
-            for side, runs in results.items():
-                row = row_of(name, batch, precision, options.device, side, runs, statistics.median(own) if own else 0)
-                rows.writerow(row)
-                print(", ".join(f"{k} {v}" for k, v in row.items() if v != ""), flush=True)
+
+        def write(row):
+            rows.writerow(row)
             file.flush()
+            print(", ".join(f"{k} {v}" for k, v in row.items() if v != ""), flush=True)
+
+        measure(options, [Net(options, name, pathlib.Path(folder)) for name in options.only], write)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 /* mem.h - checked host allocation. Everything the library takes from the heap goes through here, so that
  * tests can make the k-th call fail. Sizes are count * size with an overflow check; memory is zeroed and
- * 64-byte aligned. */
+ * TP_ALIGN-byte aligned. */
 #ifndef TP_CORE_MEM_H
 #define TP_CORE_MEM_H
 #include "temper/status.h"
@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define TP_ALIGN 64
+#define TP_ALIGN 256 /* what cuBLASLt takes for granted of a GPU's arena, and more than any CPU asks for */
 
 /* Bytes rounded up to a multiple of TP_ALIGN. */
 static inline size_t tp_round_up(size_t bytes)

@@ -44,7 +44,7 @@ typedef struct tp_device_info {
 TP_API tp_status tp_device_gpu_count(int *out) TP_MUST_USE;
 TP_API tp_status tp_device_gpu_info(int index, tp_device_info *out) TP_MUST_USE;
 
-/* Zeroed device memory, at least 64-byte aligned. Errors: TP_ENOMEM with what and the bytes asked. */
+/* Zeroed device memory, at least 256-byte aligned. Errors: TP_ENOMEM with what and the bytes asked. */
 TP_API tp_status tp_device_alloc(tp_device *dev, void **out, size_t bytes, const char *what) TP_MUST_USE;
 TP_API void tp_device_release(tp_device *dev, void *p); /* NULL is fine */
 
