@@ -14,6 +14,8 @@
 
 #define HOT_SECONDS   0.1   /* hot runs go on for so long, if more than the fewest fit */
 #define MAX_HOT_RUNS  1000  /* and at most so many */
+#define ROW_SECONDS   5e-4  /* a timed run of a GPU is a row of runs that takes about as long */
+#define MAX_ROW       256
 #define MAX_RUNS      10000 /* the most that can be asked for */
 #define SLOW_SECONDS  60.0  /* a row that would take longer is skipped */
 #define SLOW_FALLBACK 1.0   /* the same for the plain reference beside a faster implementation */
@@ -181,6 +183,11 @@ static int hot_runs(const bench *b, double once)
     return fit < b->opts->runs ? b->opts->runs : (int)fit;
 }
 
+static int64_t row_length(double once)
+{
+    return once * MAX_ROW < ROW_SECONDS ? MAX_ROW : 1 + (int64_t)(ROW_SECONDS / once);
+}
+
 static tp_status time_hot(const bench *b, row *r, int has_faster)
 {
     double once;
@@ -188,10 +195,12 @@ static tp_status time_hot(const bench *b, row *r, int has_faster)
     if (too_slow(b, r, r->first, has_faster))
         return TP_OK;
     TP_TRY(bench_single_run(&r->single, &once)); /* the check was the first run, this is the warm-up */
-    const int runs = hot_runs(b, once);
+    const int64_t length = row_length(once);
+    TP_TRY(bench_single_run_row(&r->single, length, &once));
+    const int runs = hot_runs(b, once * (tp_device_kind_of(b->dev) == TP_CPU ? 1.0 : (double)length));
     TP_TRY(tp_alloc(&r->seconds, (size_t)runs, sizeof(double), "times of a row"));
     for (r->n = 0; r->n < runs; r->n++)
-        TP_TRY(bench_single_run(&r->single, &r->seconds[r->n]));
+        TP_TRY(bench_single_run_row(&r->single, length, &r->seconds[r->n]));
     r->out.hot = summary(b, r);
     r->n = 0;
     return TP_OK;

@@ -77,7 +77,10 @@ void bench_single_free(bench_single *s);
 tp_status bench_single_read(const bench_single *s, bench_values *out) TP_MUST_USE;
 /* One run; its seconds as the device measures them. */
 tp_status bench_single_run(bench_single *s, double *seconds) TP_MUST_USE;
-/* Seconds of the last run, and what one costs. */
+/* Seconds of one run among n in a row: on a GPU n nodes of one graph, so that the host has no part in it; on
+ * the CPU one run. The first row of a length is captured and must not count. */
+tp_status bench_single_run_row(bench_single *s, int64_t n, double *seconds) TP_MUST_USE;
+/* What one run costs. */
 tp_cost bench_single_cost(const bench_single *s);
 
 tp_status bench_inputs(const bench_shape *shape, bench_values *out) TP_MUST_USE;

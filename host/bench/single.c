@@ -1,7 +1,9 @@
 /* single.c - one op as a graph of its own: in double through the plain reference, or in float32 through one
  * implementation; and whether the two agree. */
 #include "host/bench/bench.h"
+#include "host/core/clock.h"
 #include "host/core/mem.h"
+#include "host/graph/device.h"
 #include "host/graph/plan.h"
 #include <math.h>
 #include <stdio.h>
@@ -143,6 +145,24 @@ tp_status bench_single_run(bench_single *s, double *seconds)
     TP_TRY(tp_plan_run(s->plan));
     *seconds = s->plan->steps[0].seconds;
     return TP_OK;
+}
+
+tp_status bench_single_run_row(bench_single *s, int64_t n, double *seconds)
+{
+    tp_plan *p = s->plan;
+
+    if (s->dev->kind == TP_CPU)
+        return bench_single_run(s, seconds);
+    p->opts.timed = 0;
+    const double start = tp_seconds();
+    tp_status st = tp_plan_run_times(p, n);
+    if (st == TP_OK)
+        st = tp_device_mark(s->dev, TP_QUEUE_RUN, 0);
+    if (st == TP_OK)
+        st = tp_device_await(s->dev, 0);
+    *seconds = (tp_seconds() - start) / (double)n;
+    p->opts.timed = 1;
+    return st;
 }
 
 tp_cost bench_single_cost(const bench_single *s)

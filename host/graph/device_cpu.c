@@ -1,10 +1,10 @@
 /* device_cpu.c - the CPU: host memory, steps walked in order, threads inside the ops. */
+#include "host/core/clock.h"
 #include "host/core/mem.h"
 #include "host/core/parallel.h"
 #include "host/graph/plan.h"
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 static tp_status cpu_alloc(tp_device *dev, void **out, size_t bytes, const char *what)
 {
@@ -52,20 +52,13 @@ static tp_status cpu_await(tp_device *dev, int mark)
     return TP_OK;
 }
 
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static tp_status run_step(tp_plan *p, tp_step *s)
 {
     if (!p->opts.timed)
         return s->impl->run(&s->call);
-    const double start = seconds_now();
+    const double start = tp_seconds();
     const tp_status st = s->impl->run(&s->call);
-    s->seconds = seconds_now() - start;
+    s->seconds = tp_seconds() - start;
     return st;
 }
 

@@ -1,19 +1,12 @@
 /* run.c - a recipe carried out: open the data, build the model, train, report, save, finish. */
+#include "host/core/clock.h"
 #include "host/core/mem.h"
 #include "host/train/run_parts.h"
 #include "temper/plan.h"
 #include "temper/safetensors.h"
 #include <math.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static double rate_at(const tp_run *u, int64_t step)
 {
@@ -62,8 +55,8 @@ static tp_status report(tp_run *u, progress *p, int *finished)
                          .lr = rate_at(u, p->step - 1),
                          .loss = p->applied > 0 ? p->loss / (double)p->applied : (double)NAN,
                          .grad_norm = p->norm,
-                         .seconds = seconds_now() - p->start};
-    const double spent = seconds_now() - p->last_time;
+                         .seconds = tp_seconds() - p->start};
+    const double spent = tp_seconds() - p->last_time;
 
     rep.samples_per_second = spent > 0.0 ? (double)(p->since * u->r->train.batch) / spent : 0.0;
     TP_TRY(tp_run_score(u, TP_VALIDATION, &rep.validation));
@@ -73,7 +66,7 @@ static tp_status report(tp_run *u, progress *p, int *finished)
         u->o->report(u->o->user, &rep);
     p->loss = 0.0;
     p->since = p->applied = 0;
-    p->last_time = seconds_now();
+    p->last_time = tp_seconds();
     return TP_OK;
 }
 
@@ -127,7 +120,7 @@ static tp_status run_until(tp_run *u, progress *p, int64_t until)
     while (p->step < until) {
         int64_t n = 0;
         if (at < until && !stop_asked(u)) {
-            const double start = seconds_now();
+            const double start = tp_seconds();
             n = p->launches < 2 ? 1 : p->length;
             n = n < until - at ? n : until - at;
             for (int64_t i = 0; i < n; i++)
@@ -136,7 +129,7 @@ static tp_status run_until(tp_run *u, progress *p, int64_t until)
             at += n;
             if (++p->launches <= 2) {
                 TP_TRY(collect(u, p, n));
-                p->step_seconds = seconds_now() - start;
+                p->step_seconds = tp_seconds() - start;
                 p->length = chosen_length(u, p);
                 continue;
             }
@@ -163,7 +156,7 @@ static int64_t smallest(int64_t a, int64_t b, int64_t c)
 
 static tp_status train(tp_run *u, int64_t first)
 {
-    progress p = {.step = first, .start = seconds_now()};
+    progress p = {.step = first, .start = tp_seconds()};
     int finished = 0;
 
     p.last_time = p.start;
@@ -189,7 +182,7 @@ static tp_status train(tp_run *u, int64_t first)
     TP_TRY(tp_run_settle(u));
     u->result->steps = p.step;
     u->result->samples = (p.step - first) * u->r->train.batch;
-    u->result->seconds = seconds_now() - p.start;
+    u->result->seconds = tp_seconds() - p.start;
     u->result->samples_per_second =
         u->result->seconds > 0.0 ? (double)u->result->samples / u->result->seconds : 0.0;
     return TP_OK;

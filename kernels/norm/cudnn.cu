@@ -38,6 +38,8 @@ static tp_status prepare(tp_call *c, size_t *scratch, int weight)
     TP_TRY(tp_accept_f32(c, scratch));
     TP_CHECK(weight == 0 || c->n_in <= weight || c->in[weight].dtype == TP_DTYPE_NONE, TP_EUNSUP,
              "some rows may not count");
+    TP_CHECK(tp_len(&c->in[0]) > c->in[0].shape.d[1], TP_EUNSUP,
+             "of a single value the library's variance is not 0");
     TP_TRY(tp_cudnn_get(&lib));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuDNN batch norm"));
     s->lib = lib;

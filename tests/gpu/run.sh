@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run.sh OUT [TEMPER ENGINE_TESTS MODULE]: what can only be shown on a GPU, in at most 9 minutes. From an unpacked bundle
 # the three programs are found beside this file. Each part writes a file into OUT and a line into OUT/summary.txt:
-# "passed", "failed" or "skipped" with the reason. Nothing is printed that was not measured.
+# "passed", "failed" or "skipped" with the reason. Nothing is printed that was not measured. What only has to be right runs
+# side by side; what is timed runs alone, afterwards. PARTS="check bench vs_torch" chooses.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -12,6 +13,8 @@ tests=${3:-$root/bin/engine_tests}
 module=${4:-$root/lib/libtemper_cuda.so}
 temper=$(realpath "$temper") tests=$(realpath "$tests") module=$(realpath -m "$module")
 export TEMPER_CUDA_MODULE=$module TEMPER_TEST_CUDA_MODULE=$module
+PARTS=${PARTS:-check bench vs_torch}
+REPEATS=${REPEATS:-100}
 start=$SECONDS
 failed=0
 : >"$out/summary.txt"
@@ -29,13 +32,12 @@ part() {
     case $code in
     0) note "$name" passed ;;
     124) note "$name" "skipped: not done after $limit s" ;;
-    *)
-        note "$name" "failed: exit $code: $(tail -1 "$out/$name.log")"
-        failed=1
-        ;;
+    *) note "$name" "failed: exit $code: $(tail -1 "$out/$name.log")" ;;
     esac
     return $code
 }
+
+wants() { [[ " $PARTS " == *" $1 "* ]]; }
 
 train() { # NAME DEVICE RECIPE [OPTION...]
     local name=$1 device=$2 recipe=$3
@@ -46,9 +48,22 @@ train() { # NAME DEVICE RECIPE [OPTION...]
 
 hash_of() { sed 's/.*"weights_hash":"\([0-9a-f]*\)".*/\1/'; }
 
-parity() { # the loss of each of the first steps on the GPU beside the CPU's
-    train parity-cpu cpu chicago --set train.epochs=3 --set train.report=1 || return 1
-    train parity-gpu cuda chicago --set train.epochs=3 --set train.report=1 --set train.precision=fp32 || return 1
+ops() { # every case of every op, each implementation, in as many processes as half of the cores
+    local n=$((($(nproc) + 1) / 2)) i pids=() code=0
+    for ((i = 0; i < n; i++)); do
+        GTEST_TOTAL_SHARDS=$n GTEST_SHARD_INDEX=$i TEMPER_TEST_HASHES=$out/runs/hashes.$i OMP_NUM_THREADS=2 "$tests" \
+            --gtest_brief=1 --gtest_filter='*CudaOpCase*:CudaDevice*' >"$out/runs/ops.$i" 2>&1 &
+        pids+=($!)
+    done
+    for i in "${pids[@]}"; do wait "$i" || code=1; done
+    sort -V "$out"/runs/hashes.* >"$out/hashes.txt"
+    cat "$out"/runs/ops.*
+    return $code
+}
+
+parity() { # RECIPE: the loss of each of the first steps on the GPU beside the CPU's
+    train "parity-cpu" cpu "$1" --set train.epochs=3 --set train.report=1 || return 1
+    train "parity-gpu" cuda "$1" --set train.epochs=3 --set train.report=1 --set train.precision=fp32 || return 1
     paste <(sed 's/.*"loss":\([^,]*\),.*/\1/' "$out/runs/parity-cpu/metrics.jsonl") \
         <(sed 's/.*"loss":\([^,]*\),.*/\1/' "$out/runs/parity-gpu/metrics.jsonl") |
         awk '{ d = ($2 - $1) / $1; d = d < 0 ? -d : d; if (d > worst) worst = d; n++ }
@@ -57,12 +72,12 @@ parity() { # the loss of each of the first steps on the GPU beside the CPU's
 
 repeats() { # the same weights every time
     local first hash
-    for i in $(seq 1 20); do
+    for i in $(seq 1 "$REPEATS"); do
         hash=$(train repeat cuda chicago --set train.epochs=2 | hash_of) || return 1
         first=${first:-$hash}
         [ "$hash" = "$first" ] || { echo "run $i: $hash, the first $first"; return 1; }
     done
-    echo "20 runs: $first"
+    echo "$REPEATS runs: $first"
 }
 
 resume() { # stopped after its first checkpoint and resumed in a new process: the same weights
@@ -80,33 +95,50 @@ resume() { # stopped after its first checkpoint and resumed in a new process: th
     [ $code = 75 ] && [ "$whole" = "$halves" ]
 }
 
-export -f train hash_of parity repeats resume
-export temper root out
+export -f train hash_of ops parity repeats resume
+export temper tests root out REPEATS
 
+# CUDA's libraries may lie in Python's packages alone.
+if "$temper" devices | grep -q 'not used'; then
+    LD_LIBRARY_PATH=$(python3 -c 'import glob, sysconfig
+print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))' 2>/dev/null):${LD_LIBRARY_PATH:-}
+    export LD_LIBRARY_PATH
+fi
 "$temper" devices --json >"$out/devices.json" 2>&1
 if ! "$temper" devices | grep -q '^cuda:0 '; then
     note gpu "skipped: $("$temper" devices | sed -n 's/^cuda  *//p')"
     exit 0
 fi
 note gpu "$("$temper" devices | sed -n 's/^cuda:0  *//p')"
-part ops "${OPS_SECONDS:-120}" env TEMPER_TEST_SCHEDULES=100 TEMPER_TEST_HASHES="$out/hashes.txt" OMP_NUM_THREADS=4 "$tests" --gtest_brief=1 \
-    --gtest_filter='*CudaOpCase*:CudaDevice*'
-part parity 40 parity
-part repeats 60 repeats
-part resume 30 resume
-if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck initcheck synccheck; do
-        part "$tool" 60 compute-sanitizer --tool "$tool" --error-exitcode 1 "$tests" --gtest_brief=1 \
-            --gtest_filter='*CudaOpCase.EveryImplementation*_0:*CudaOpCase.EveryImplementation*_1'
-    done
-else
-    note compute-sanitizer "skipped: not installed"
+mkdir -p "$out/runs"
+
+if wants check; then
+    pids=()
+    { part ops 150 ops; } & pids+=($!)
+    { part parity 60 parity chicago; s=$?; part repeats 100 repeats && part resume 30 resume && exit $s; } & pids+=($!)
+    if command -v compute-sanitizer >/dev/null; then
+        for tool in memcheck racecheck initcheck synccheck; do
+            part "$tool" 150 compute-sanitizer --tool "$tool" --error-exitcode 1 "$tests" --gtest_brief=1 \
+                --gtest_filter='*CudaOpCase.EveryImplementation*_0:*CudaOpCase.EveryImplementation*_1' & pids+=($!)
+        done
+    else
+        note compute-sanitizer "skipped: not installed"
+    fi
+    for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 fi
-part bench 120 "$temper" bench --device cuda --json && mv "$out/bench.log" "$out/bench.jsonl"
-if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-    part vs_torch 150 python3 "$root/benchmarks/vs_torch.py" --device cuda --temper "$temper" --out "$out/vs_torch.csv"
-else
-    note vs_torch "skipped: no PyTorch with CUDA"
+if wants bench; then
+    part bench 100 "$temper" bench --device cuda --json || failed=1
+    mv "$out/bench.log" "$out/bench.jsonl"
+    part large 60 "$temper" bench --device cuda --json --shapes "$root/benchmarks/shapes/large.txt" || failed=1
+    mv "$out/large.log" "$out/large.jsonl"
+fi
+if wants vs_torch; then
+    if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+        part vs_torch 300 python3 "$root/benchmarks/vs_torch.py" --device cuda --together --temper "$temper" \
+            --out "$out/vs_torch.csv" || failed=1
+    else
+        note vs_torch "skipped: no PyTorch with CUDA"
+    fi
 fi
 rm -rf "$out/runs"
 exit $failed
