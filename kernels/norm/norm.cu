@@ -5,7 +5,6 @@
  * is strewn over the samples: its sums are taken over parts whose number depends on the shape alone, then
  * added in order, and a grid loop over the elements follows: x is read twice and y written once. */
 #include "kernels/libraries.cuh"
-#include "kernels/loss/rows.cuh"
 #include "kernels/norm/norm.h"
 
 #define PART    4096 /* elements of a channel that a block sums */
@@ -220,11 +219,6 @@ __global__ void batch_norm_grad_apply(float *dx, const float *x, const float *dy
     }
 }
 
-static norm_dims dims_of(const tp_call *c, int last)
-{
-    return tp_norm_dims(c->in[0].shape, last, static_cast<const tp_norm_attr *>(c->attr)->groups);
-}
-
 static norm_dims batch_dims(const tp_call *c)
 {
     return tp_norm_dims(c->in[0].shape, 0, 1);
@@ -294,144 +288,11 @@ static tp_status batch_norm_grad_run(const tp_call *c)
     return TP_OK;
 }
 
-/* ---- layer and group norm: runs ---- */
-
-/* rows runs of len elements; element k of run i is of channel first(i) + k / s. */
-struct run_shape {
-    int64_t rows, len, s, groups, channels; /* channels of a group */
-};
-
-static run_shape runs_of(norm_dims d)
-{
-    return {d.n * d.groups, d.c / d.groups * d.s, d.s, d.groups, d.c / d.groups};
-}
-
-__device__ static int64_t channel_of(const run_shape &r, int64_t i, int64_t k)
-{
-    return i % r.groups * r.channels + k / r.s;
-}
-
-template <bool BLOCK>
-__global__ void norm_runs(float *y, float *mean, float *rstd, const float *x, const float *gamma,
-                          const float *beta, run_shape r, double epsilon)
-{
-    TP_TEAM_ROWS (i, r.rows) {
-        const float *run = x + i * r.len;
-        double sum = 0.0, squares = 0.0;
-        TP_TEAM_COLUMNS (k, r.len) {
-            sum += (double)run[k];
-        }
-        const double m = tp_row_team<BLOCK>::sum(sum) / (double)r.len;
-        TP_TEAM_COLUMNS (k, r.len) {
-            squares += ((double)run[k] - m) * ((double)run[k] - m);
-        }
-        const double scale = 1.0 / sqrt(tp_row_team<BLOCK>::sum(squares) / (double)r.len + epsilon);
-        TP_TEAM_COLUMNS (k, r.len) {
-            const int64_t ch = channel_of(r, i, k);
-            y[i * r.len + k] = (float)(((double)run[k] - m) * scale) * gamma[ch] + beta[ch];
-        }
-        if (tp_row_team<BLOCK>::lane() == 0) {
-            mean[i] = (float)m;
-            rstd[i] = (float)scale;
-        }
-    }
-}
-
-/* With g = dy gamma: dx = rstd (g - mean(g) - xh mean(g xh)) */
-template <bool BLOCK>
-__global__ void norm_runs_grad(float *dx, const float *x, const float *dy, const float *gamma,
-                               const float *mean, const float *rstd, run_shape r)
-{
-    TP_TEAM_ROWS (i, r.rows) {
-        const double m = (double)mean[i], scale = (double)rstd[i];
-        double sum = 0.0, dot = 0.0;
-        TP_TEAM_COLUMNS (k, r.len) {
-            const double g = (double)dy[i * r.len + k] * (double)gamma[channel_of(r, i, k)];
-            sum += g;
-            dot += g * ((double)x[i * r.len + k] - m) * scale;
-        }
-        sum = tp_row_team<BLOCK>::sum(sum) / (double)r.len;
-        dot = tp_row_team<BLOCK>::sum(dot) / (double)r.len;
-        TP_TEAM_COLUMNS (k, r.len) {
-            const double g = (double)dy[i * r.len + k] * (double)gamma[channel_of(r, i, k)];
-            dx[i * r.len + k] = (float)(scale * (g - sum - ((double)x[i * r.len + k] - m) * scale * dot));
-        }
-    }
-}
-
-static tp_status run_sets(const tp_call *c, norm_dims d)
-{
-    const tp_norm_attr *a = static_cast<const tp_norm_attr *>(c->attr);
-    const run_shape r = runs_of(d);
-
-    TP_LAUNCH_ROWS(norm_runs, r.rows, r.len, c, tp_out_f32(c, 0), tp_out_f32(c, 1), tp_out_f32(c, 2),
-                   tp_in_f32(c, SN_X), tp_in_f32(c, SN_GAMMA), tp_in_f32(c, SN_BETA), r, a->epsilon);
-    return TP_OK;
-}
-
-static tp_status run_sets_grad(const tp_call *c, norm_dims d)
-{
-    const run_shape r = runs_of(d);
-    sums *partial = static_cast<sums *>(c->scratch);
-    const gradients load = {tp_in_f32(c, SG_X),    tp_in_f32(c, SG_DY),         tp_in_f32(c, SG_MEAN),
-                            tp_in_f32(c, SG_RSTD), {nullptr, TP_DTYPE_NONE, 1}, 0};
-
-    TP_LAUNCH_ROWS(norm_runs_grad, r.rows, r.len, c, tp_out_f32(c, 0), tp_in_f32(c, SG_X),
-                   tp_in_f32(c, SG_DY), tp_in_f32(c, SG_GAMMA), tp_in_f32(c, SG_MEAN), tp_in_f32(c, SG_RSTD),
-                   r);
-    TP_TRY(channel_sums(c, partial, load, d));
-    TP_LAUNCH(norm_gamma_beta, tp_cuda_blocks(c, d.c), TP_THREADS, 0, c, tp_out_f32(c, 1), tp_out_f32(c, 2),
-              static_cast<sums *>(nullptr), partial, parts_of(d), d.c);
-    return TP_OK;
-}
-
-static tp_status layer_norm_run(const tp_call *c)
-{
-    return run_sets(c, dims_of(c, 1));
-}
-
-static tp_status group_norm_run(const tp_call *c)
-{
-    return run_sets(c, dims_of(c, 0));
-}
-
-static tp_status layer_norm_grad_run(const tp_call *c)
-{
-    return run_sets_grad(c, dims_of(c, 1));
-}
-
-static tp_status group_norm_grad_run(const tp_call *c)
-{
-    return run_sets_grad(c, dims_of(c, 0));
-}
-
-static tp_status layer_norm_grad_prepare(tp_call *c, size_t *scratch)
-{
-    TP_TRY(tp_accept_f32(c, scratch));
-    *scratch = partial_bytes(dims_of(c, 1));
-    return TP_OK;
-}
-
-static tp_status group_norm_grad_prepare(tp_call *c, size_t *scratch)
-{
-    TP_TRY(tp_accept_f32(c, scratch));
-    *scratch = partial_bytes(dims_of(c, 0));
-    return TP_OK;
-}
-
 static const tp_impl batch_norm_own = {"own", batch_norm_prepare, batch_norm_run, nullptr, 0};
 static const tp_impl batch_norm_grad_own = {"own", batch_norm_grad_prepare, batch_norm_grad_run, nullptr, 0};
 static const tp_impl batch_norm_eval_own = {"own", tp_accept_f32, batch_norm_eval_run, nullptr, 0};
-static const tp_impl layer_norm_own = {"own", tp_accept_f32, layer_norm_run, nullptr, 0};
-static const tp_impl layer_norm_grad_own = {"own", layer_norm_grad_prepare, layer_norm_grad_run, nullptr, 0};
-static const tp_impl group_norm_own = {"own", tp_accept_f32, group_norm_run, nullptr, 0};
-static const tp_impl group_norm_grad_own = {"own", group_norm_grad_prepare, group_norm_grad_run, nullptr, 0};
 /* cuDNN's take 12 and 8 times as long on an H200 (1.96 and 3.26 ms for 262144 x 64): they are compared, not
  * chosen. */
 TP_CUDA_IMPLS(batch_norm, &batch_norm_own, &tp_batch_norm_cudnn);
 TP_CUDA_IMPLS(batch_norm_grad, &batch_norm_grad_own, &tp_batch_norm_grad_cudnn);
 TP_CUDA_IMPLS(batch_norm_eval, &batch_norm_eval_own, &tp_batch_norm_eval_cudnn);
-TP_CUDA_IMPLS(layer_norm, &layer_norm_own);
-TP_CUDA_IMPLS(layer_norm_grad, &layer_norm_grad_own);
-TP_CUDA_IMPLS(group_norm, &group_norm_own);
-TP_CUDA_IMPLS(group_norm_grad, &group_norm_grad_own);
