@@ -164,13 +164,19 @@ void tp_case_values(const tp_case *c, const tp_tensor *input, int i, uint64_t se
             v[k] = (double)(draw(seed, i, k) % below);
         return;
     }
-    if (c->flags & TP_CASE_DISTINCT) {
+    if (c->flags & TP_CASE_DISTINCT)
         fill_distinct(c, i, seed, v, n);
-        return;
-    }
-    fill_uniform(c, i, seed, v, n);
+    else
+        fill_uniform(c, i, seed, v, n);
     if (c->flags & TP_CASE_ROWSUM1)
         make_distributions(v, n, s.nd > 0 ? s.d[s.nd - 1] : 1);
+    for (int64_t k = 0; input->dtype == TP_BF16 && k < n; k++)
+        v[k] = (double)tp_bf16_to_f32(tp_bf16_from_f32((float)v[k]));
+}
+
+tp_dtype tp_case_dtype(tp_dtype asked, tp_dtype real)
+{
+    return !tp_is_float(asked) || (asked == TP_BF16 && real == TP_F32) ? asked : real;
 }
 
 /* What is cut off is lost: a test reads the stored value. Too small for float16 is 0. */

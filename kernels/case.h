@@ -20,6 +20,9 @@ tp_status tp_case_inputs(const char *text, tp_tensor **out, int *n) TP_MUST_USE;
  * the case is run in, floats exact in float32. */
 void tp_case_values(const tp_case *c, const tp_tensor *input, int i, uint64_t seed, double *v);
 
+/* The dtype of an input in a run in float32 or float64 (real), given that of the case. */
+tp_dtype tp_case_dtype(tp_dtype asked, tp_dtype real);
+
 /* Writes v to host memory t->data in t's dtype. */
 void tp_case_store(const tp_tensor *t, const double *v);
 

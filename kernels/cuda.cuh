@@ -112,6 +112,39 @@ template <typename T> __device__ inline T tp_block_max(T v)
     return tp_block_reduce(v, tp_max_of());
 }
 
+/* ---- what is stored ---- */
+
+/* Kernels that compute in float32 are templates of how their tensors are stored: float, or uint16_t for
+ * bfloat16. */
+__device__ inline float tp_load(const float *p, int64_t i)
+{
+    return p[i];
+}
+__device__ inline float tp_load(const uint16_t *p, int64_t i)
+{
+    return tp_bf16_to_f32(p[i]);
+}
+__device__ inline void tp_store(float *p, int64_t i, float v)
+{
+    p[i] = v;
+}
+__device__ inline void tp_store(uint16_t *p, int64_t i, float v)
+{
+    p[i] = tp_bf16_from_f32(v);
+}
+
+template <typename T> static inline const T *tp_in_as(const tp_call *c, int i)
+{
+    return static_cast<const T *>(c->in[i].data);
+}
+template <typename T> static inline T *tp_out_as(const tp_call *c, int i)
+{
+    return static_cast<T *>(c->out[i].data);
+}
+
+/* run<T>(c) for how input 0 is stored. */
+#define TP_AS_STORED(run, c) ((c)->in[0].dtype == TP_BF16 ? run<uint16_t>(c) : run<float>(c))
+
 /* ---- tables ---- */
 
 /* Integer elements whatever their dtype: ids, labels, rows. */

@@ -24,15 +24,22 @@ static inline cudnnTensorFormat_t tp_cudnn_format(int channels_last)
     return channels_last ? CUDNN_TENSOR_NHWC : CUDNN_TENSOR_NCHW;
 }
 
-/* Images (n,c,h,w) of float32; TP_EUNSUP where a size does not fit into an int. */
-static inline tp_status tp_cudnn_images(const tp_cudnn *lib, cudnnTensorDescriptor_t *out, int channels_last,
-                                        int64_t n, int64_t c, int64_t h, int64_t w)
+/* How the images of a call are stored: input 0 tells. */
+static inline cudnnDataType_t tp_cudnn_type(const tp_call *c)
+{
+    return c->in[0].dtype == TP_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
+}
+
+/* Images (n,c,h,w); TP_EUNSUP where a size does not fit into an int. */
+static inline tp_status tp_cudnn_images(const tp_cudnn *lib, cudnnTensorDescriptor_t *out,
+                                        cudnnDataType_t type, int channels_last, int64_t n, int64_t c,
+                                        int64_t h, int64_t w)
 {
     for (int64_t v : {n, c, h, w, n * c * h * w})
         TP_CHECK(v > 0 && v <= INT_MAX, TP_EUNSUP, "a size of %lld, cuDNN takes 1 to 2^31 - 1", (long long)v);
     TP_CUDNN_MAKE(cudnnCreateTensorDescriptor(out));
-    TP_CUDNN_MAKE(cudnnSetTensor4dDescriptor(*out, tp_cudnn_format(channels_last), CUDNN_DATA_FLOAT, (int)n,
-                                             (int)c, (int)h, (int)w));
+    TP_CUDNN_MAKE(cudnnSetTensor4dDescriptor(*out, tp_cudnn_format(channels_last), type, (int)n, (int)c,
+                                             (int)h, (int)w));
     return TP_OK;
 }
 

@@ -2,7 +2,7 @@
 
 int tp_is_float(tp_dtype dtype)
 {
-    return dtype == TP_F32 || dtype == TP_F64;
+    return dtype == TP_F32 || dtype == TP_F64 || dtype == TP_BF16;
 }
 
 int tp_is_int(tp_dtype dtype)
@@ -30,6 +30,19 @@ tp_status tp_accept_f32(tp_call *c, size_t *scratch)
     (void)scratch;
     TP_TRY(only_f32(c->in, c->n_in));
     return only_f32(c->out, c->n_out);
+}
+
+tp_status tp_accept_stored(tp_call *c, size_t *scratch)
+{
+    (void)scratch;
+    for (int i = 0; i < c->n_in; i++)
+        TP_CHECK(c->in[i].dtype != TP_F64, TP_EUNSUP, "dtype float64, want float32 or bfloat16");
+    return TP_OK;
+}
+
+tp_dtype tp_sums_dtype(tp_dtype dtype)
+{
+    return dtype == TP_BF16 ? TP_F32 : dtype;
 }
 
 tp_cost tp_cost_stream(const tp_call *c)

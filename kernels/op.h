@@ -5,6 +5,7 @@
  * and one line plus one documented builder in include/temper/ops.h. */
 #ifndef TP_KERNELS_OP_H
 #define TP_KERNELS_OP_H
+#include "host/core/bf16.h"
 #include "temper/device.h"
 #include "temper/graph.h"
 #include "temper/ops.h"
@@ -66,9 +67,10 @@ typedef struct tp_cost {
     double flops, bytes;
 } tp_cost;
 
-/* A test and benchmark case. `in` gives the inputs: "4x3,5x3" are float inputs, "6:i64" integers, "-" an
- * absent optional input, "()" a scalar, "2*4x3" repeats an entry. Float inputs are uniform in [lo, hi),
- * integers in [0, ihi) as far as their dtype goes. */
+/* A test and benchmark case. `in` gives the inputs: "4x3,5x3" are float inputs, "6:i64" integers, "4x3:bf16"
+ * floats that only the double reference takes in another dtype, "-" an absent optional input, "()" a scalar,
+ * "2*4x3" repeats an entry. Float inputs are uniform in [lo, hi), integers in [0, ihi) as far as their dtype
+ * goes. */
 typedef struct tp_case {
     const char *in;
     double lo, hi;
@@ -162,6 +164,8 @@ static inline double tp_get(const tp_tensor *t, int64_t i)
         return (double)((const float *)t->data)[i];
     case TP_F64:
         return ((const double *)t->data)[i];
+    case TP_BF16:
+        return (double)tp_bf16_to_f32(((const uint16_t *)t->data)[i]);
     case TP_I64:
         return (double)((const int64_t *)t->data)[i];
     case TP_I32:
@@ -188,6 +192,8 @@ static inline void tp_set(const tp_tensor *t, int64_t i, double v)
         ((float *)t->data)[i] = (float)v;
     else if (t->dtype == TP_F64)
         ((double *)t->data)[i] = v;
+    else if (t->dtype == TP_BF16)
+        ((uint16_t *)t->data)[i] = tp_bf16_from_f32((float)v);
     else if (t->dtype == TP_I64)
         ((int64_t *)t->data)[i] = (int64_t)v;
 }
@@ -204,17 +210,21 @@ static inline int64_t tp_get_int(const tp_tensor *t, int64_t i)
     }
 }
 
-/* prepare of plain references: any of float32 and float64, no scratch. */
+/* prepare of plain references: every float dtype, no scratch. */
 tp_status tp_accept_float(tp_call *c, size_t *scratch);
 /* prepare of fast loops: every float input and output is float32. */
 tp_status tp_accept_f32(tp_call *c, size_t *scratch);
+/* The same for kernels that compute in float32 what is stored in float32 or bfloat16. */
+tp_status tp_accept_stored(tp_call *c, size_t *scratch);
 
 /* cost of ops that stream their inputs and outputs once, one operation for each output element. */
 tp_cost tp_cost_stream(const tp_call *c);
 
-/* infer helpers */
+/* infer helpers. Floats are what an op computes with: float32, float64, bfloat16. */
 int tp_is_float(tp_dtype dtype);
 int tp_is_int(tp_dtype dtype);
+tp_dtype
+tp_sums_dtype(tp_dtype dtype); /* of vectors, statistics and sums beside x: x's, float32 for bfloat16 */
 
 #ifdef __cplusplus
 }

@@ -17,6 +17,7 @@ typedef struct field {
 } field;
 
 static const char *const activations[] = {"none", "relu", "tanh", "sigmoid", NULL};
+static const char *const dtypes[] = {"none", "float16", "bfloat16", "float32", NULL};
 static const char *const losses[] = {"mse", "mae", "huber", "quantile", NULL};
 static const char *const optimizers[] = {"sgd", "adam", "adamw", "lion", "rmsprop", "adagrad", NULL};
 
@@ -38,6 +39,7 @@ static const char *const optimizers[] = {"sgd", "adam", "adamw", "lion", "rmspro
     }
 
 static const field f_unary[] = {F(tp_unary_attr, a, F_F64), F(tp_unary_attr, b, F_F64), END};
+static const field f_cast[] = {NAMED(tp_cast_attr, to, dtypes), END};
 static const field f_reduce[] = {F(tp_reduce_attr, axes, F_U32), F(tp_reduce_attr, keep, F_INT), END};
 static const field f_expand[] = {F(tp_expand_attr, shape, F_SHAPE), END};
 static const field f_transpose[] = {F(tp_transpose_attr, perm, F_INTS), END};
@@ -103,6 +105,7 @@ static const struct {
            {"elu", f_unary},
            {"clip_norm", f_clip_norm},
            {"clip", f_unary},
+           {"cast", f_cast},
            {"reduce_", f_reduce},
            {"expand", f_expand},
            {"reshape", f_expand},

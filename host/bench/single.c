@@ -78,8 +78,7 @@ static tp_status build(bench_single *s, const bench_shape *shape, const bench_va
         s->inputs[i] = shape->inputs[i];
         if (s->inputs[i].dtype == TP_DTYPE_NONE)
             continue;
-        if (tp_is_float(s->inputs[i].dtype))
-            s->inputs[i].dtype = real;
+        s->inputs[i].dtype = tp_case_dtype(s->inputs[i].dtype, real);
         TP_TRY(upload(s, &s->inputs[i], in->v[i]));
         vals[i] = tp_variable(s->graph, "in", s->inputs[i]);
     }

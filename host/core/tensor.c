@@ -1,4 +1,5 @@
 #include "temper/tensor.h"
+#include "host/core/bf16.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -96,21 +97,13 @@ static double half_to_double(uint16_t h)
     return sign * (exponent == 0 ? ldexp(mantissa, -24) : ldexp(mantissa + 1024.0, exponent - 25));
 }
 
-static double bfloat_to_double(uint16_t h)
-{
-    const uint32_t bits = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &bits, sizeof(f));
-    return (double)f;
-}
-
 double tp_tensor_get(const tp_tensor *t, int64_t i)
 {
     switch (t->dtype) {
     case TP_F16:
         return half_to_double(((const uint16_t *)t->data)[i]);
     case TP_BF16:
-        return bfloat_to_double(((const uint16_t *)t->data)[i]);
+        return (double)tp_bf16_to_f32(((const uint16_t *)t->data)[i]);
     case TP_F32:
         return (double)((const float *)t->data)[i];
     case TP_F64:

@@ -2,7 +2,11 @@
  *
  * Parameters have PyTorch's shapes, and layers see images as (N,C,H,W). Convolutions, pooling and batch norm
  * run with channels last, where neighbours in memory share a pixel: an image stays so from layer to layer,
- * and is turned where a layer asks for the other order.
+ * and is turned where a layer asks for the other order. In bf16 a convolution takes and gives bfloat16, which
+ * stays so through norm, activation, pooling and residual; other layers compute in float32.
+ *
+ * In training a batch norm does the relu behind it in the same pass, and the addition of the residual whose
+ * body it ends.
  *
  * One walk over the layers serves both: when a model is made, the walk runs on a scratch graph whose shape
  * inference checks the layers, and every parameter it asks for is declared; later walks hand out the same
@@ -14,7 +18,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#define PATH_SIZE 256
+#define PATH_SIZE   256
+#define NORM_PARAMS 4 /* of a batch norm: weight, bias, running mean and variance */
 
 struct tp_model {
     tp_device *dev;
@@ -45,6 +50,13 @@ typedef struct flow {
     tp_val v;
     int last;
 } flow;
+
+/* What a layer does with its result besides: adds a residual, then an activation. */
+typedef struct tail {
+    tp_activation act;
+    flow residual;
+} tail;
+static const tail nothing;
 
 typedef struct want {
     const char *suffix;
@@ -140,6 +152,24 @@ static flow channels_first(walk *w, flow x)
     return x.last ? (flow){move_dim(w, x.v, tp_val_shape(w->g, x.v).nd - 1, 1), 0} : x;
 }
 
+/* ---- how values are stored ---- */
+
+static flow narrow(walk *w, flow x)
+{
+    return w->f->bf16 ? (flow){tp_cast(w->g, x.v, TP_BF16), x.last} : x;
+}
+
+static flow widen(walk *w, flow x)
+{
+    return tp_val_dtype(w->g, x.v) == TP_BF16 ? (flow){tp_cast(w->g, x.v, TP_F32), x.last} : x;
+}
+
+/* As a layer sees it that knows neither channels last nor bfloat16. */
+static flow plain(walk *w, flow x)
+{
+    return channels_first(w, widen(w, x));
+}
+
 /* ---- layers ---- */
 
 static tp_val input_named(walk *w, const tp_layer *l, const char *name)
@@ -183,7 +213,7 @@ static tp_val walk_dense(walk *w, const tp_layer *l, tp_val x, tp_activation act
 
 static flow walk_conv(walk *w, const tp_layer *l, flow in, tp_activation act)
 {
-    const flow x = channels_last(w, in);
+    const flow x = narrow(w, channels_last(w, in));
     const tp_shape s = tp_val_shape(w->g, x.v);
     const int spatial = s.nd - 2;
     const int64_t groups = or_default(l->groups, 1);
@@ -207,27 +237,37 @@ static flow walk_conv(walk *w, const tp_layer *l, flow in, tp_activation act)
     const want bias = {"bias", {1, {l->units}}, tp_init_bias(l->init, fan_in), 1, 0, 0};
     const tp_val wv = param(w, &weight);
     const tp_val bv = l->no_bias ? 0 : param(w, &bias);
-    return (flow){tp_conv(w->g, x.v, channels_last(w, (flow){wv, 0}).v, bv, attr), 1};
+    return (flow){tp_conv(w->g, x.v, narrow(w, channels_last(w, (flow){wv, 0})).v, bv, attr), 1};
+}
+
+/* The residual as x is: its order and its dtype. */
+static tp_val residual_like(walk *w, flow residual, flow x)
+{
+    const flow turned = x.last ? channels_last(w, residual) : channels_first(w, residual);
+    return residual.v != 0 ? tp_cast(w->g, turned.v, tp_val_dtype(w->g, x.v)) : 0;
 }
 
 /* Over every dimension but the channels: with them last, over the rows of a matrix. */
-static flow walk_batch_norm(walk *w, const tp_layer *l, flow x, tp_val gamma, tp_val beta, int64_t n)
+static flow walk_batch_norm(walk *w, const tp_layer *l, flow x, tp_val gamma, tp_val beta, int64_t n,
+                            tail then)
 {
     const tp_shape s = tp_val_shape(w->g, x.v);
     const double eps = or_default_f(l->epsilon, 1e-5);
     const tp_val mean = norm_param(w, "running_mean", n, 0.0, 0),
                  var = norm_param(w, "running_var", n, 1.0, 0);
-    const tp_val in = x.last ? tp_reshape(w->g, x.v, (tp_shape){2, {-1, n}}) : x.v;
+    const tp_shape rows = {2, {-1, n}};
+    const tp_val in = x.last ? tp_reshape(w->g, x.v, rows) : x.v, add = residual_like(w, then.residual, x);
     const tp_val y = w->f->mode == TP_MODE_TRAIN
-                         ? tp_batch_norm(w->g, in, gamma, beta, mean, var, w->f->weight, eps,
-                                         or_default_f(l->momentum, 0.1))
+                         ? tp_batch_norm(w->g, in, gamma, beta, mean, var, w->f->weight,
+                                         x.last && add != 0 ? tp_reshape(w->g, add, rows) : add, eps,
+                                         or_default_f(l->momentum, 0.1), then.act)
                          : tp_batch_norm_eval(w->g, in, gamma, beta, mean, var, eps);
     return (flow){x.last ? tp_reshape(w->g, y, s) : y, x.last};
 }
 
-static flow walk_norm(walk *w, const tp_layer *l, flow in)
+static flow walk_norm(walk *w, const tp_layer *l, flow in, tail then)
 {
-    const flow x = l->kind == TP_LAYER_BATCH_NORM ? in : channels_first(w, in);
+    const flow x = l->kind == TP_LAYER_BATCH_NORM ? in : plain(w, in);
     const tp_shape s = tp_val_shape(w->g, x.v);
     const double eps = or_default_f(l->epsilon, 1e-5);
 
@@ -241,7 +281,7 @@ static flow walk_norm(walk *w, const tp_layer *l, flow in)
         return (flow){tp_layer_norm(w->g, x.v, gamma, beta, eps), 0};
     if (l->kind == TP_LAYER_GROUP_NORM)
         return (flow){tp_group_norm(w->g, x.v, gamma, beta, or_default(l->groups, 1), eps), 0};
-    return walk_batch_norm(w, l, x, gamma, beta, n);
+    return walk_batch_norm(w, l, x, gamma, beta, n, then);
 }
 
 static flow walk_pool(walk *w, const tp_layer *l, flow in)
@@ -316,10 +356,10 @@ static tp_val walk_activation(walk *w, const tp_layer *l, tp_val x)
     }
 }
 
-static flow walk_layer(walk *w, const tp_layer *l, flow x, tp_activation act);
+static flow walk_layer(walk *w, const tp_layer *l, flow x, tail then);
 
-/* Enters child i under its name (or number; "." adds nothing) for the length of one call. */
-static flow walk_child(walk *w, const tp_layer *parent, int i, flow x, tp_activation act)
+/* Goes on under the name of child i (or its number; "." adds nothing). Returns where the path ended. */
+static size_t enter(walk *w, const tp_layer *parent, int i)
 {
     const tp_layer *l = &parent->children[i];
     const size_t at = strlen(w->path);
@@ -330,30 +370,46 @@ static flow walk_child(walk *w, const tp_layer *parent, int i, flow x, tp_activa
     else if (strcmp(l->name, ".") != 0)
         snprintf(w->path + at, PATH_SIZE - at, "%s%s", dot, l->name);
     tp_graph_scope(w->g, w->path);
-    const flow y = walk_layer(w, l, x, act);
+    return at;
+}
+
+static void leave(walk *w, size_t at)
+{
     if (w->st == TP_OK && tp_graph_status(w->g) != TP_OK)
         w->st = tp_graph_status(w->g);
     w->path[at] = '\0';
+}
+
+static flow walk_child(walk *w, const tp_layer *parent, int i, flow x, tail then)
+{
+    const size_t at = enter(w, parent, i);
+    const flow y = walk_layer(w, &parent->children[i], x, then);
+    leave(w, at);
     return y;
 }
 
-/* The activation that the layer after child i fuses into it, or none. */
-static tp_activation fused(const tp_layer *l, int i)
+/* 1 if a residual ends its body with a batch norm, which then does the addition. */
+static int adds_in_norm(const walk *w, const tp_layer *l)
 {
-    const tp_layer_kind kind = l->children[i].kind;
+    const tp_layer *body = &l->children[0];
+    return w->declaring == NULL && w->f->mode == TP_MODE_TRAIN && l->n_children >= 1 &&
+           body->kind == TP_LAYER_SEQUENCE && body->n_children > 1 && body->input[0] == '\0' &&
+           body->children[body->n_children - 1].kind == TP_LAYER_BATCH_NORM;
+}
 
-    if ((kind != TP_LAYER_DENSE && kind != TP_LAYER_CONV) || i + 1 >= l->n_children)
-        return TP_ACT_NONE;
-    switch (l->children[i + 1].kind) {
-    case TP_LAYER_RELU:
-        return TP_ACT_RELU;
-    case TP_LAYER_TANH:
-        return TP_ACT_TANH;
-    case TP_LAYER_SIGMOID:
-        return TP_ACT_SIGMOID;
-    default:
-        return TP_ACT_NONE;
-    }
+/* The activation that the layer after child i fuses into it, or none. */
+static tail fused(const walk *w, const tp_layer *l, int i)
+{
+    static const tp_activation of[] = {
+        [TP_LAYER_RELU] = TP_ACT_RELU, [TP_LAYER_TANH] = TP_ACT_TANH, [TP_LAYER_SIGMOID] = TP_ACT_SIGMOID};
+    const tp_layer *c = &l->children[i];
+    const int any = c->kind == TP_LAYER_DENSE || c->kind == TP_LAYER_CONV,
+              relu = (c->kind == TP_LAYER_BATCH_NORM && w->f->mode == TP_MODE_TRAIN) ||
+                     (c->kind == TP_LAYER_RESIDUAL && adds_in_norm(w, c));
+    const tp_layer_kind next = i + 1 < l->n_children ? l->children[i + 1].kind : TP_LAYER_SEQUENCE;
+    const tp_activation act = next < TP_COUNT(of) ? of[next] : TP_ACT_NONE;
+
+    return (tail){any || (relu && act == TP_ACT_RELU) ? act : TP_ACT_NONE, {0, 0}};
 }
 
 static flow walk_sequence(walk *w, const tp_layer *l, flow x)
@@ -361,30 +417,36 @@ static flow walk_sequence(walk *w, const tp_layer *l, flow x)
     if (l->input[0] != '\0')
         x = (flow){input_named(w, l, l->input), 0};
     for (int i = 0; i < l->n_children && w->st == TP_OK; i++) {
-        const tp_activation act = fused(l, i);
-        x = walk_child(w, l, i, x, act);
-        i += act != TP_ACT_NONE;
+        const tail then = fused(w, l, i);
+        x = walk_child(w, l, i, x, then);
+        i += then.act != TP_ACT_NONE;
     }
     return x;
 }
 
-/* One order for all: channels last if one of them has them there. */
+/* One order and one dtype for all: channels last, and bfloat16, if one of them is so. */
 static int same_order(walk *w, flow *x, int n)
 {
-    int last = 0;
+    int last = 0, low = 0;
 
-    for (int i = 0; i < n; i++)
+    for (int i = 0; i < n; i++) {
         last |= x[i].last;
-    for (int i = 0; i < n && last; i++)
-        x[i] = channels_last(w, x[i]);
+        low |= tp_val_dtype(w->g, x[i].v) == TP_BF16;
+    }
+    for (int i = 0; i < n; i++) {
+        x[i] = last ? channels_last(w, x[i]) : x[i];
+        x[i] = low ? narrow(w, x[i]) : x[i];
+    }
     return last;
 }
 
 static flow walk_concat(walk *w, flow *parts, int n)
 {
     tp_val all[64];
-    const int last = same_order(w, parts, n);
 
+    for (int i = 0; i < n; i++)
+        parts[i] = widen(w, parts[i]);
+    const int last = same_order(w, parts, n);
     for (int i = 0; i < n; i++)
         all[i] = parts[i].v;
     return n > 1 ? (flow){tp_concat(w->g, n, all, last ? tp_val_shape(w->g, all[0]).nd - 1 : 1), last}
@@ -400,7 +462,7 @@ static flow walk_branches(walk *w, const tp_layer *l, flow x)
         return (flow){0, 0};
     }
     for (int i = 0; i < l->n_children && w->st == TP_OK; i++)
-        parts[i] = walk_child(w, l, i, x, TP_ACT_NONE);
+        parts[i] = walk_child(w, l, i, x, nothing);
     if (w->st != TP_OK)
         return (flow){0, 0};
     if (l->kind == TP_LAYER_CONCAT)
@@ -412,22 +474,53 @@ static flow walk_branches(walk *w, const tp_layer *l, flow x)
     return y;
 }
 
-static flow walk_residual(walk *w, const tp_layer *l, flow x)
+/* The body up to its norm, the shortcut, then the norm, which adds. Parameters keep the order in which they
+ * were declared: those of the norm come before those of the shortcut. */
+static flow walk_added_in_norm(walk *w, const tp_layer *l, flow x, tp_activation act)
+{
+    const tp_layer *body = &l->children[0];
+    const int last = body->n_children - 1;
+    flow y = x, shortcut = x;
+
+    const size_t at = enter(w, l, 0);
+    for (int i = 0; i < last && w->st == TP_OK; i++) {
+        const tail then = fused(w, body, i);
+        y = walk_child(w, body, i, y, then);
+        i += then.act != TP_ACT_NONE;
+    }
+    leave(w, at);
+    const int of_norm = w->next_param;
+    w->next_param += NORM_PARAMS;
+    if (l->n_children == 2 && w->st == TP_OK)
+        shortcut = walk_child(w, l, 1, x, nothing);
+    const int end = w->next_param;
+    w->next_param = of_norm;
+    const size_t again = enter(w, l, 0);
+    if (w->st == TP_OK)
+        y = walk_child(w, body, last, y, (tail){act, shortcut});
+    leave(w, again);
+    w->next_param = end;
+    return y;
+}
+
+static flow walk_residual(walk *w, const tp_layer *l, flow x, tail then)
 {
     if (l->n_children < 1 || l->n_children > 2) {
         fail(w, l, "wants a body and at most one shortcut");
         return (flow){0, 0};
     }
-    flow both[2] = {walk_child(w, l, 0, x, TP_ACT_NONE), x};
+    if (adds_in_norm(w, l))
+        return walk_added_in_norm(w, l, x, then.act);
+    flow both[2] = {walk_child(w, l, 0, x, nothing), x};
     if (l->n_children == 2 && w->st == TP_OK)
-        both[1] = walk_child(w, l, 1, x, TP_ACT_NONE);
+        both[1] = walk_child(w, l, 1, x, nothing);
     if (w->st != TP_OK)
         return (flow){0, 0};
     const int last = same_order(w, both, 2);
     return (flow){tp_add(w->g, both[0].v, both[1].v), last};
 }
 
-static flow walk_layer(walk *w, const tp_layer *l, flow x, tp_activation act)
+static flow walk_layer(walk *w, const tp_layer *l, flow x, tail then)
 {
     if (w->st != TP_OK)
         return (flow){0, 0};
@@ -435,32 +528,32 @@ static flow walk_layer(walk *w, const tp_layer *l, flow x, tp_activation act)
     case TP_LAYER_SEQUENCE:
         return walk_sequence(w, l, x);
     case TP_LAYER_DENSE:
-        return (flow){walk_dense(w, l, x.v, act), 0};
+        return (flow){walk_dense(w, l, plain(w, x).v, then.act), 0};
     case TP_LAYER_CONV:
-        return walk_conv(w, l, x, act);
+        return walk_conv(w, l, x, then.act);
     case TP_LAYER_BATCH_NORM:
     case TP_LAYER_LAYER_NORM:
     case TP_LAYER_GROUP_NORM:
-        return walk_norm(w, l, x);
+        return walk_norm(w, l, x, then);
     case TP_LAYER_DROPOUT:
-        return (flow){walk_dropout(w, l, x.v), x.last};
+        return (flow){walk_dropout(w, l, widen(w, x).v), x.last};
     case TP_LAYER_FLATTEN:
-        return (flow){tp_flatten(w->g, channels_first(w, x).v, 1), 0};
+        return (flow){tp_flatten(w->g, plain(w, x).v, 1), 0};
     case TP_LAYER_MAX_POOL:
     case TP_LAYER_AVG_POOL:
         return walk_pool(w, l, x);
     case TP_LAYER_GLOBAL_AVG_POOL:
-        return (flow){tp_global_avg_pool(w->g, x.v, x.last), 0};
+        return (flow){tp_global_avg_pool(w->g, widen(w, x).v, x.last), 0};
     case TP_LAYER_EMBEDDING:
         return (flow){walk_embedding(w, l, x.v), 0};
     case TP_LAYER_RESIDUAL:
-        return walk_residual(w, l, x);
+        return walk_residual(w, l, x, then);
     case TP_LAYER_CONCAT:
     case TP_LAYER_SUM:
     case TP_LAYER_PRODUCT:
         return walk_branches(w, l, x);
     case TP_LAYER_REDUCE_SUM:
-        return (flow){tp_reduce_sum(w->g, channels_first(w, x).v, 2, 1), 0};
+        return (flow){tp_reduce_sum(w->g, plain(w, x).v, 2, 1), 0};
     default:
         return (flow){walk_activation(w, l, x.v), x.last};
     }
@@ -468,7 +561,7 @@ static flow walk_layer(walk *w, const tp_layer *l, flow x, tp_activation act)
 
 static tp_val walk_model(walk *w)
 {
-    const tp_val y = channels_first(w, walk_layer(w, &w->m->root, (flow){w->f->inputs[0], 0}, TP_ACT_NONE)).v;
+    const tp_val y = plain(w, walk_layer(w, &w->m->root, (flow){w->f->inputs[0], 0}, nothing)).v;
 
     tp_graph_scope(w->g, NULL);
     if (w->st == TP_OK)

@@ -33,7 +33,8 @@ static tp_status build_eval(tp_trainer *t, tp_eval_pass *e, tp_part part, int us
     tp_feed_bind(&b, part, (rows + batch - 1) / batch, 0);
     for (int i = 0; i < tp_data_n_inputs(t->data); i++)
         x[i] = tp_feed_input(&b, i, b.index, 0, 0);
-    tp_forward f = {.mode = TP_MODE_EVAL, .inputs = x, .params = params};
+    tp_forward f = {
+        .mode = TP_MODE_EVAL, .inputs = x, .params = params, .bf16 = t->opts.precision == TP_PRECISION_BF16};
     tp_val out = tp_model_forward(t->model, b.g, &f);
     if (b.target != 0)
         append_loss(&b, e, out);

@@ -98,6 +98,7 @@ static tp_val micro_batch(tp_batch_graph *b, int64_t k, int64_t size, gradients 
                     .counter = b->counter,
                     .stream = (uint32_t)k * STREAMS_PER_PASS,
                     .weight = has_tail(t) ? mask : 0,
+                    .bf16 = t->opts.precision == TP_PRECISION_BF16,
                     .sparse = uses,
                     .max_sparse = MAX_SPARSE};
     const tp_val out = tp_model_forward(t->model, b->g, &f);

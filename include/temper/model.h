@@ -152,6 +152,7 @@ typedef struct tp_forward {
     tp_val counter;           /* train: uint64 (2) {seed, step} for dropout */
     uint32_t stream;          /* train: first stream number of this pass */
     tp_val weight;            /* train, optional: (B) sample weights that mask padding in batch norm */
+    int bf16;                 /* convolutions and what follows them are stored in bfloat16 */
     tp_sparse_use *sparse;    /* optional room for max_sparse uses */
     int max_sparse, n_sparse; /* out: uses found */
 } tp_forward;

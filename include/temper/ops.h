@@ -2,8 +2,9 @@
  *
  * Names, shapes and formulas follow ONNX where ONNX has the op, PyTorch otherwise. Shapes: N batch, C
  * channels, H and W height and width (images are NCHW), B rows of a batch. Float ops take float32; their
- * references take float64 too. Optional inputs may be 0. Every error is sticky on the graph (TP_ESHAPE naming
- * op, shapes and the rule). */
+ * references take float64 and bfloat16 too, and on a GPU convolutions, pooling, batch norm and elementwise
+ * ops take x in bfloat16 (then weights are bfloat16 as well; vectors, statistics and sums stay float32).
+ * Optional inputs may be 0. Every error is sticky on the graph (TP_ESHAPE naming op, shapes and the rule). */
 #ifndef TP_OPS_H
 #define TP_OPS_H
 #include "temper/graph.h"
@@ -18,7 +19,7 @@ extern "C" {
     X(neg) X(abs) X(exp) X(log) X(sqrt) X(rsqrt) X(sign) X(tanh) X(sigmoid) X(relu) X(leaky_relu) X(elu)     \
     X(gelu) X(silu) X(softplus) X(clip) X(relu_grad) X(leaky_relu_grad) X(elu_grad) X(gelu_grad)             \
     X(silu_grad) X(softplus_grad) X(tanh_grad) X(sigmoid_grad) X(clip_grad) X(add) X(sub) X(mul) X(div)      \
-    X(pow) X(min) X(max) X(greater) X(where)                                                                 \
+    X(pow) X(min) X(max) X(greater) X(where) X(cast)                                                         \
     /* reduce and shape */                                                                                   \
     X(reduce_sum) X(reduce_mean) X(reduce_max) X(reduce_max_grad) X(expand) X(reshape) X(detach)             \
     X(transpose) X(concat) X(slice) X(pad)                                                                   \
@@ -78,6 +79,12 @@ TP_API tp_val tp_greater(tp_graph *g, tp_val a,
                          tp_val b); /* 1 where a > b, else 0, in a's dtype; gradient 0 */
 TP_API tp_val tp_where(tp_graph *g, tp_val cond, tp_val a,
                        tp_val b); /* cond != 0 ? a : b; three-way broadcast */
+
+/* x in another dtype: float32 or bfloat16 (nearest, ties to even). float64 stays as it is. */
+typedef struct tp_cast_attr {
+    tp_dtype to;
+} tp_cast_attr;
+TP_API tp_val tp_cast(tp_graph *g, tp_val x, tp_dtype to);
 
 /* ---- reduce and shape ---- */
 
@@ -186,20 +193,23 @@ TP_API tp_val tp_global_avg_pool(tp_graph *g, tp_val x,
 
 /* ---- norms ---- */
 
-/* Batch norm over every dimension but 1 (Ioffe & Szegedy 2015): y = (x - mean) rstd gamma + beta, x
- * (N,C,...). Training: batch statistics; running = (1 - momentum) running + momentum batch, with the unbiased
- * variance, as PyTorch. weight, optional, one value for each N or for each run of N / len rows (images with
- * channels last are (N H W, C)): rows of weight 0 (padding) take no part in the statistics. Node outputs: y,
- * mean (C), rstd (C). */
+/* Batch norm over every dimension but 1 (Ioffe & Szegedy 2015): y = act((x - mean) rstd gamma + beta +
+ * residual), x (N,C,...). Training: batch statistics; running = (1 - momentum) running + momentum batch, with
+ * the unbiased variance, as PyTorch. weight, optional, one value for each N or for each run of N / len rows
+ * (images with channels last are (N H W, C)): rows of weight 0 (padding) take no part in the statistics.
+ * residual, optional, has x's shape. act is none or relu. Node outputs: y, mean (C), rstd (C). */
 typedef struct tp_norm_attr {
     double epsilon, momentum;
-    int64_t groups; /* group_norm only */
+    int64_t groups;    /* group_norm only */
+    tp_activation act; /* batch_norm and its gradient only */
 } tp_norm_attr;
 TP_API tp_val tp_batch_norm(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, tp_val running_mean,
-                            tp_val running_var, tp_val weight, double epsilon, double momentum);
-/* dx, dgamma (+1), dbeta (+2) of batch_norm, given its mean and rstd. */
+                            tp_val running_var, tp_val weight, tp_val residual, double epsilon,
+                            double momentum, tp_activation act);
+/* dx, dgamma (+1), dbeta (+2) of batch_norm without a residual, given its mean and rstd. With act relu, beta
+ * is given too: dy counts where the norm of x is above 0. */
 TP_API tp_val tp_batch_norm_grad(tp_graph *g, tp_val x, tp_val gamma, tp_val mean, tp_val rstd, tp_val dy,
-                                 tp_val weight);
+                                 tp_val weight, tp_val beta, tp_activation act);
 /* Evaluation and frozen mode: running statistics are constants; differentiable in x, gamma and beta. */
 TP_API tp_val tp_batch_norm_eval(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, tp_val mean, tp_val var,
                                  double epsilon);

@@ -48,9 +48,9 @@ static tp_status check_conv(tp_shape x, tp_shape w, tp_conv_attr attr, tp_shape 
 
 static tp_status same_float(const tp_infer *x)
 {
-    for (int i = 0; i < x->n_in; i++)
-        TP_CHECK(x->dtype[i] == TP_DTYPE_NONE || (tp_is_float(x->dtype[i]) && x->dtype[i] == x->dtype[0]),
-                 TP_ESHAPE, "input %d is %s, want one float dtype", i, tp_dtype_name(x->dtype[i]));
+    for (int i = 0; i < 2; i++)
+        TP_CHECK(tp_is_float(x->dtype[i]) && x->dtype[i] == x->dtype[0], TP_ESHAPE,
+                 "input %d is %s, want one float dtype", i, tp_dtype_name(x->dtype[i]));
     return TP_OK;
 }
 
@@ -62,8 +62,10 @@ static tp_status infer_conv(tp_infer *x)
     TP_TRY(tp_activation_check(a->act));
     TP_TRY(check_conv(x->shape[0], x->shape[1], *a, &x->out_shape[0]));
     TP_CHECK(x->n_in < 3 || x->dtype[2] == TP_DTYPE_NONE ||
-                 (x->shape[2].nd == 1 && x->shape[2].d[0] == x->shape[1].d[0]),
-             TP_ESHAPE, "bias must have %lld values", (long long)x->shape[1].d[0]);
+                 (x->shape[2].nd == 1 && x->shape[2].d[0] == x->shape[1].d[0] &&
+                  x->dtype[2] == tp_sums_dtype(x->dtype[0])),
+             TP_ESHAPE, "bias must have %lld values of %s", (long long)x->shape[1].d[0],
+             tp_dtype_name(tp_sums_dtype(x->dtype[0])));
     return TP_OK;
 }
 
@@ -537,8 +539,8 @@ static void grad_conv(tp_graph *g, const tp_node *n, const tp_val *dy, const uin
         dx[1] = tp_conv_weight_grad(g, n->in[0], tp_val_shape(g, n->in[1]), dz, *a);
     if (n->n_in > 2 && need[2]) {
         const int nd = tp_val_shape(g, dz).nd;
-        dx[2] =
-            tp_reduce_sum(g, dz, ((1u << nd) - 1u) & ~(1u << tp_image_channel_dim(nd, a->channels_last)), 0);
+        dx[2] = tp_reduce_sum(g, tp_cast(g, dz, TP_F32),
+                              ((1u << nd) - 1u) & ~(1u << tp_image_channel_dim(nd, a->channels_last)), 0);
     }
 }
 
@@ -650,6 +652,9 @@ static const tp_case cases_conv[] = {
     {"3x17x4,5x3x4,5", -1.0, 1.0, 0, &l_flat, 0, 0},
     {"4x14x14x16,32x3x3x16,32", -1.0, 1.0, 0, &l_plain, 0, 0},
     {"2x9x8x17,19x1x1x17,19", -1.0, 1.0, 0, &l_same, 0, 0},
+    {"2x7x6x3:bf16,5x3x3x3:bf16,5", -1.0, 1.0, 0, &l_same, 4e-3, 0},
+    {"2x5x5x4:bf16,6x3x3x2:bf16,-", -1.0, 1.0, 0, &l_group, 4e-3, 0},
+    {"2x3x9x8:bf16,4x3x3x3:bf16,-", -1.0, 1.0, 0, &c_stride, 4e-3, 0},
 };
 static const tp_conv_grad_attr gx_plain = {PLAIN(0), {4, {2, 3, 5, 6}}},
                                gx_stride = {STRIDE(0), {4, {2, 3, 9, 8}}},
@@ -662,12 +667,20 @@ static const tp_conv_grad_attr gx_plain = {PLAIN(0), {4, {2, 3, 5, 6}}},
                                lx_group = {GROUP(1), {4, {2, 5, 5, 4}}},
                                lx_depth = {DEPTH(1), {4, {2, 7, 5, 6}}}, lx_flat = {FLAT(1), {3, {3, 17, 4}}};
 static const tp_case cases_input_grad[] = {
-    {"4x3x2x3,2x4x4x4", -1.0, 1.0, 0, &gx_plain, 0, 0},  {"4x3x3x3,2x4x5x4", -1.0, 1.0, 0, &gx_stride, 0, 0},
-    {"3x4x3x3,2x3x9x5", -1.0, 1.0, 0, &gx_dilate, 0, 0}, {"6x2x3x3,2x6x5x5", -1.0, 1.0, 0, &gx_group, 0, 0},
-    {"6x1x3x3,2x6x4x5", -1.0, 1.0, 0, &gx_depth, 0, 0},  {"5x4x3,3x5x9", -1.0, 1.0, 0, &gx_flat, 0, 0},
-    {"4x2x3x3,2x4x4x4", -1.0, 1.0, 0, &lx_plain, 0, 0},  {"4x3x3x3,2x5x4x4", -1.0, 1.0, 0, &lx_stride, 0, 0},
-    {"3x3x3x4,2x9x5x3", -1.0, 1.0, 0, &lx_dilate, 0, 0}, {"6x3x3x2,2x5x5x6", -1.0, 1.0, 0, &lx_group, 0, 0},
-    {"6x3x3x1,2x4x5x6", -1.0, 1.0, 0, &lx_depth, 0, 0},  {"5x3x4,3x9x5", -1.0, 1.0, 0, &lx_flat, 0, 0},
+    {"4x3x2x3,2x4x4x4", -1.0, 1.0, 0, &gx_plain, 0, 0},
+    {"4x3x3x3,2x4x5x4", -1.0, 1.0, 0, &gx_stride, 0, 0},
+    {"3x4x3x3,2x3x9x5", -1.0, 1.0, 0, &gx_dilate, 0, 0},
+    {"6x2x3x3,2x6x5x5", -1.0, 1.0, 0, &gx_group, 0, 0},
+    {"6x1x3x3,2x6x4x5", -1.0, 1.0, 0, &gx_depth, 0, 0},
+    {"5x4x3,3x5x9", -1.0, 1.0, 0, &gx_flat, 0, 0},
+    {"4x2x3x3,2x4x4x4", -1.0, 1.0, 0, &lx_plain, 0, 0},
+    {"4x3x3x3,2x5x4x4", -1.0, 1.0, 0, &lx_stride, 0, 0},
+    {"3x3x3x4,2x9x5x3", -1.0, 1.0, 0, &lx_dilate, 0, 0},
+    {"6x3x3x2,2x5x5x6", -1.0, 1.0, 0, &lx_group, 0, 0},
+    {"6x3x3x1,2x4x5x6", -1.0, 1.0, 0, &lx_depth, 0, 0},
+    {"5x3x4,3x9x5", -1.0, 1.0, 0, &lx_flat, 0, 0},
+    {"4x3x3x3:bf16,2x5x4x4:bf16", -1.0, 1.0, 0, &lx_stride, 4e-3, 0},
+    {"6x3x3x2:bf16,2x5x5x6:bf16", -1.0, 1.0, 0, &lx_group, 4e-3, 0},
 };
 static const tp_conv_grad_attr gw_plain = {PLAIN(0), {4, {4, 3, 2, 3}}},
                                gw_stride = {STRIDE(0), {4, {4, 3, 3, 3}}},
@@ -680,12 +693,20 @@ static const tp_conv_grad_attr gw_plain = {PLAIN(0), {4, {4, 3, 2, 3}}},
                                lw_group = {GROUP(1), {4, {6, 3, 3, 2}}},
                                lw_depth = {DEPTH(1), {4, {6, 3, 3, 1}}}, lw_flat = {FLAT(1), {3, {5, 3, 4}}};
 static const tp_case cases_weight_grad[] = {
-    {"2x3x5x6,2x4x4x4", -1.0, 1.0, 0, &gw_plain, 0, 0},  {"2x3x9x8,2x4x5x4", -1.0, 1.0, 0, &gw_stride, 0, 0},
-    {"2x4x9x9,2x3x9x5", -1.0, 1.0, 0, &gw_dilate, 0, 0}, {"2x4x5x5,2x6x5x5", -1.0, 1.0, 0, &gw_group, 0, 0},
-    {"2x6x7x5,2x6x4x5", -1.0, 1.0, 0, &gw_depth, 0, 0},  {"3x4x17,3x5x9", -1.0, 1.0, 0, &gw_flat, 0, 0},
-    {"2x5x6x3,2x4x4x4", -1.0, 1.0, 0, &lw_plain, 0, 0},  {"2x9x8x3,2x5x4x4", -1.0, 1.0, 0, &lw_stride, 0, 0},
-    {"2x9x9x4,2x9x5x3", -1.0, 1.0, 0, &lw_dilate, 0, 0}, {"2x5x5x4,2x5x5x6", -1.0, 1.0, 0, &lw_group, 0, 0},
-    {"2x7x5x6,2x4x5x6", -1.0, 1.0, 0, &lw_depth, 0, 0},  {"3x17x4,3x9x5", -1.0, 1.0, 0, &lw_flat, 0, 0},
+    {"2x3x5x6,2x4x4x4", -1.0, 1.0, 0, &gw_plain, 0, 0},
+    {"2x3x9x8,2x4x5x4", -1.0, 1.0, 0, &gw_stride, 0, 0},
+    {"2x4x9x9,2x3x9x5", -1.0, 1.0, 0, &gw_dilate, 0, 0},
+    {"2x4x5x5,2x6x5x5", -1.0, 1.0, 0, &gw_group, 0, 0},
+    {"2x6x7x5,2x6x4x5", -1.0, 1.0, 0, &gw_depth, 0, 0},
+    {"3x4x17,3x5x9", -1.0, 1.0, 0, &gw_flat, 0, 0},
+    {"2x5x6x3,2x4x4x4", -1.0, 1.0, 0, &lw_plain, 0, 0},
+    {"2x9x8x3,2x5x4x4", -1.0, 1.0, 0, &lw_stride, 0, 0},
+    {"2x9x9x4,2x9x5x3", -1.0, 1.0, 0, &lw_dilate, 0, 0},
+    {"2x5x5x4,2x5x5x6", -1.0, 1.0, 0, &lw_group, 0, 0},
+    {"2x7x5x6,2x4x5x6", -1.0, 1.0, 0, &lw_depth, 0, 0},
+    {"3x17x4,3x9x5", -1.0, 1.0, 0, &lw_flat, 0, 0},
+    {"2x9x8x3:bf16,2x5x4x4:bf16", -1.0, 1.0, 0, &lw_stride, 4e-3, 0},
+    {"2x5x5x4:bf16,2x5x5x6:bf16", -1.0, 1.0, 0, &lw_group, 4e-3, 0},
 };
 
 static const tp_impl forward_dnnl = {"onednn", forward_prepare, forward_run, conv_release, TP_IMPL_LIBRARY};

@@ -22,16 +22,16 @@ struct conv_state {
     tp_conv_dims d;
 };
 
-static tp_status create(conv_state *s, tp_precision precision)
+static tp_status create(conv_state *s, cudnnDataType_t type, tp_precision precision)
 {
     const tp_cudnn *lib = s->lib;
     const tp_conv_dims *d = &s->d;
 
-    TP_TRY(tp_cudnn_images(lib, &s->x, d->last, d->n, d->c, d->h, d->w));
-    TP_TRY(tp_cudnn_images(lib, &s->y, d->last, d->n, d->m, d->oh, d->ow));
+    TP_TRY(tp_cudnn_images(lib, &s->x, type, d->last, d->n, d->c, d->h, d->w));
+    TP_TRY(tp_cudnn_images(lib, &s->y, type, d->last, d->n, d->m, d->oh, d->ow));
     TP_CUDNN_MAKE(cudnnCreateFilterDescriptor(&s->w));
     TP_CUDNN_MAKE(cudnnCreateConvolutionDescriptor(&s->conv));
-    TP_CUDNN_MAKE(cudnnSetFilter4dDescriptor(s->w, CUDNN_DATA_FLOAT, tp_cudnn_format(d->last), (int)d->m,
+    TP_CUDNN_MAKE(cudnnSetFilter4dDescriptor(s->w, type, tp_cudnn_format(d->last), (int)d->m,
                                              (int)(d->c / d->groups), (int)d->kh, (int)d->kw));
     TP_CUDNN_MAKE(cudnnSetConvolution2dDescriptor(s->conv, (int)d->pad[0], (int)d->pad[1], (int)d->stride[0],
                                                   (int)d->stride[1], (int)d->dilation[0], (int)d->dilation[1],
@@ -101,12 +101,12 @@ static tp_status prepare(tp_call *c, size_t *scratch, conv_pass pass, tp_conv_di
     const tp_cudnn *lib = nullptr;
     conv_state *s = nullptr;
 
-    TP_TRY(tp_accept_f32(c, scratch));
+    TP_TRY(tp_accept_stored(c, scratch));
     TP_TRY(tp_cudnn_get(&lib));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuDNN convolution"));
     s->lib = lib;
     s->d = d;
-    tp_status st = create(s, c->precision);
+    tp_status st = create(s, tp_cudnn_type(c), c->precision);
     if (st == TP_OK)
         st = choose(s, pass);
     if (st != TP_OK) {
@@ -138,30 +138,39 @@ static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
 }
 
 /* y = act(y + bias(M)); a filter's outputs lie in runs of `run` elements: 1, or those of an image. */
-__global__ void conv_finish(float *y, const float *bias, int64_t n, int64_t filters, int64_t run,
+template <typename T>
+__global__ void conv_finish(T *y, const float *bias, int64_t n, int64_t filters, int64_t run,
                             tp_activation act)
 {
     TP_GRID_LOOP (i, n) {
-        y[i] = tp_activate_f32(bias != nullptr ? y[i] + bias[i / run % filters] : y[i], act);
+        const float v = tp_load(y, i);
+        tp_store(y, i, tp_activate_f32(bias != nullptr ? v + bias[i / run % filters] : v, act));
     }
+}
+
+template <typename T> static tp_status finish(const tp_call *c)
+{
+    const conv_state *s = static_cast<const conv_state *>(c->state);
+    const tp_activation act = static_cast<const tp_conv_attr *>(c->attr)->act;
+    const float *bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE ? tp_in_f32(c, 2) : nullptr;
+    const int64_t n = tp_len(&c->out[0]);
+
+    if (bias != nullptr || act != TP_ACT_NONE)
+        TP_LAUNCH(conv_finish<T>, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_as<T>(c, 0), bias, n, s->d.m,
+                  s->d.y.c, act);
+    return TP_OK;
 }
 
 static tp_status forward_run(const tp_call *c)
 {
     const conv_state *s = static_cast<const conv_state *>(c->state);
     const tp_cudnn *lib = s->lib;
-    const tp_activation act = static_cast<const tp_conv_attr *>(c->attr)->act;
-    const float *bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE ? tp_in_f32(c, 2) : nullptr;
-    const int64_t n = tp_len(&c->out[0]);
 
     TP_CUDNN_RUN(cudnnSetStream(lib->handle, tp_queue_of(c)->stream));
     TP_CUDNN_RUN(cudnnConvolutionForward(lib->handle, &tp_cudnn_one, s->x, c->in[0].data, s->w, c->in[1].data,
                                          s->conv, s->forward, c->scratch, s->workspace, &tp_cudnn_zero, s->y,
                                          c->out[0].data));
-    if (bias != nullptr || act != TP_ACT_NONE)
-        TP_LAUNCH(conv_finish, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_f32(c, 0), bias, n, s->d.m,
-                  s->d.y.c, act);
-    return TP_OK;
+    return TP_AS_STORED(finish, c);
 }
 
 static tp_status input_grad_run(const tp_call *c)

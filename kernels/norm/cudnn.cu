@@ -24,10 +24,10 @@ static void norm_release(void *state)
 static tp_status create(norm_state *s, norm_dims d)
 {
     if (d.s == 1)
-        TP_TRY(tp_cudnn_images(s->lib, &s->x, 1, 1, d.c, d.n, 1));
+        TP_TRY(tp_cudnn_images(s->lib, &s->x, CUDNN_DATA_FLOAT, 1, 1, d.c, d.n, 1));
     else
-        TP_TRY(tp_cudnn_images(s->lib, &s->x, 0, d.n, d.c, d.s, 1));
-    return tp_cudnn_images(s->lib, &s->channels, 0, 1, d.c, 1, 1);
+        TP_TRY(tp_cudnn_images(s->lib, &s->x, CUDNN_DATA_FLOAT, 0, d.n, d.c, d.s, 1));
+    return tp_cudnn_images(s->lib, &s->channels, CUDNN_DATA_FLOAT, 0, 1, d.c, 1, 1);
 }
 
 static tp_status prepare(tp_call *c, size_t *scratch, int weight)
@@ -38,6 +38,8 @@ static tp_status prepare(tp_call *c, size_t *scratch, int weight)
     TP_TRY(tp_accept_f32(c, scratch));
     TP_CHECK(weight == 0 || c->n_in <= weight || c->in[weight].dtype == TP_DTYPE_NONE, TP_EUNSUP,
              "some rows may not count");
+    TP_CHECK(!tp_norm_relu(c) && !(weight == BN_WEIGHT && tp_norm_has(c, BN_RESIDUAL)), TP_EUNSUP,
+             "a residual or relu would be passes of their own");
     TP_CHECK(tp_len(&c->in[0]) > c->in[0].shape.d[1], TP_EUNSUP,
              "of a single value the library's variance is not 0");
     TP_TRY(tp_cudnn_get(&lib));

@@ -73,16 +73,24 @@ static tp_status norm_ref(const tp_call *c, norm_kind kind)
             tp_norm_running(c, set, count[set], mean[set], squares[set]);
         squares[set] = 1.0 / sqrt(var + a->epsilon);
     }
-    EACH(d, kind,
-         tp_set(&c->out[0], i,
-                (tp_get(&c->in[0], i) - mean[set]) * squares[set] * tp_get(&c->in[1], ch) +
-                    tp_get(&c->in[2], ch)))
+    const int residual = kind == BATCH && tp_norm_has(c, BN_RESIDUAL);
+    EACH(d, kind, {
+        const double y = (tp_get(&c->in[0], i) - mean[set]) * squares[set] * tp_get(&c->in[1], ch) +
+                         tp_get(&c->in[2], ch) + (residual ? tp_get(&c->in[BN_RESIDUAL], i) : 0.0);
+        tp_set(&c->out[0], i, tp_norm_relu(c) && y <= 0.0 ? 0.0 : y);
+    })
     return TP_OK;
 }
 
 /* With g = dy gamma, xh = (x - mean) rstd and averages over the elements that count: dx = rstd (g - mean(g) -
  * xh mean(g xh)), dgamma = sum dy xh, dbeta = sum dy. Rows that do not count had no part in the statistics,
  * so there dx = rstd g; but their y depends on the statistics, so they are in the sums. */
+static double grad_of_norm(const tp_call *c, int64_t i, int64_t ch, double xh)
+{
+    const int off = tp_norm_relu(c) && xh * tp_get(&c->in[BG_GAMMA], ch) + tp_get(&c->in[BG_BETA], ch) <= 0.0;
+    return off ? 0.0 : tp_get(&c->in[BG_DY], i);
+}
+
 static tp_status norm_grad_ref(const tp_call *c, norm_kind kind)
 {
     const norm_dims d = kind_dims(c, kind);
@@ -90,11 +98,12 @@ static tp_status norm_grad_ref(const tp_call *c, norm_kind kind)
     double *count = c->scratch, *sum = count + sets, *dot = sum + sets, *dgamma = dot + sets,
            *dbeta = dgamma + d.c;
     const tp_tensor *x = &c->in[SG_X], *gamma = &c->in[SG_GAMMA], *mean = &c->in[SG_MEAN],
-                    *rstd = &c->in[SG_RSTD], *dy = &c->in[SG_DY];
+                    *rstd = &c->in[SG_RSTD];
 
     memset(count, 0, (size_t)(3 * sets + 2 * d.c) * sizeof(double));
     EACH(d, kind, {
-        const double xh = (tp_get(x, i) - tp_get(mean, set)) * tp_get(rstd, set), g = tp_get(dy, i);
+        const double xh = (tp_get(x, i) - tp_get(mean, set)) * tp_get(rstd, set),
+                     g = grad_of_norm(c, i, ch, xh);
         count[set] += kind != BATCH || tp_norm_counts(c, BG_WEIGHT, n) ? 1.0 : 0.0;
         sum[set] += g * tp_get(gamma, ch);
         dot[set] += g * tp_get(gamma, ch) * xh;
@@ -103,7 +112,7 @@ static tp_status norm_grad_ref(const tp_call *c, norm_kind kind)
     })
     EACH(d, kind, {
         const double xh = (tp_get(x, i) - tp_get(mean, set)) * tp_get(rstd, set);
-        double g = tp_get(dy, i) * tp_get(gamma, ch);
+        double g = grad_of_norm(c, i, ch, xh) * tp_get(gamma, ch);
         if (kind != BATCH || tp_norm_counts(c, BG_WEIGHT, n))
             g -= (sum[set] + xh * dot[set]) / count[set];
         tp_set(&c->out[0], i, g * tp_get(rstd, set));
@@ -154,8 +163,9 @@ static tp_status check_channels(const tp_infer *x, int from, int to, int64_t n)
     TP_CHECK(tp_is_float(x->dtype[0]) && x->shape[0].nd >= 2 && tp_shape_len(x->shape[0]) > 0, TP_ESHAPE,
              "x must be float (N,C,...) and not empty");
     for (int i = from; i <= to && i < x->n_in; i++)
-        TP_CHECK(x->dtype[i] == x->dtype[0] && tp_shape_len(x->shape[i]) == n, TP_ESHAPE,
-                 "input %d must have %lld values of x's dtype", i, (long long)n);
+        TP_CHECK(x->dtype[i] == tp_sums_dtype(x->dtype[0]) && tp_shape_len(x->shape[i]) == n, TP_ESHAPE,
+                 "input %d must have %lld values of %s", i, (long long)n,
+                 tp_dtype_name(tp_sums_dtype(x->dtype[0])));
     return TP_OK;
 }
 
@@ -169,11 +179,36 @@ static tp_status check_rows(const tp_infer *x, int weight)
     return TP_OK;
 }
 
+/* Statistics, or gradients of gamma and beta: the second and third output. */
+static void give_channels(tp_infer *x, int64_t n)
+{
+    x->out_shape[1] = x->out_shape[2] = (tp_shape){1, {n}};
+    x->out_dtype[1] = x->out_dtype[2] = tp_sums_dtype(x->dtype[0]);
+}
+
+static tp_status check_like_x(const tp_infer *x, int input, const char *name)
+{
+    TP_CHECK(tp_shape_equal(x->shape[0], x->shape[input]) && x->dtype[input] == x->dtype[0], TP_ESHAPE,
+             "%s must have the shape and dtype of x", name);
+    return TP_OK;
+}
+
+static tp_status check_act(const tp_infer *x)
+{
+    const tp_activation act = ((const tp_norm_attr *)x->attr)->act;
+    TP_CHECK(act == TP_ACT_NONE || act == TP_ACT_RELU, TP_ESHAPE, "activation %d, want none or relu",
+             (int)act);
+    return TP_OK;
+}
+
 static tp_status infer_batch_norm(tp_infer *x)
 {
     TP_TRY(check_channels(x, BN_GAMMA, BN_VAR, x->shape[0].nd > 1 ? x->shape[0].d[1] : 0));
     TP_TRY(check_rows(x, BN_WEIGHT));
-    x->out_shape[1] = x->out_shape[2] = (tp_shape){1, {x->shape[0].d[1]}};
+    TP_TRY(check_act(x));
+    if (x->n_in > BN_RESIDUAL && x->dtype[BN_RESIDUAL] != TP_DTYPE_NONE)
+        TP_TRY(check_like_x(x, BN_RESIDUAL, "residual"));
+    give_channels(x, x->shape[0].d[1]);
     return TP_OK;
 }
 
@@ -181,8 +216,13 @@ static tp_status infer_batch_norm_grad(tp_infer *x)
 {
     TP_TRY(check_channels(x, BG_GAMMA, BG_RSTD, x->shape[0].nd > 1 ? x->shape[0].d[1] : 0));
     TP_TRY(check_rows(x, BG_WEIGHT));
-    TP_CHECK(tp_shape_equal(x->shape[0], x->shape[BG_DY]), TP_ESHAPE, "dy must have the shape of x");
-    x->out_shape[1] = x->out_shape[2] = (tp_shape){1, {x->shape[0].d[1]}};
+    TP_TRY(check_act(x));
+    TP_TRY(check_like_x(x, BG_DY, "dy"));
+    TP_CHECK(((const tp_norm_attr *)x->attr)->act == TP_ACT_NONE ||
+                 (x->n_in > BG_BETA && x->dtype[BG_BETA] == tp_sums_dtype(x->dtype[0]) &&
+                  tp_shape_len(x->shape[BG_BETA]) == x->shape[0].d[1]),
+             TP_ESHAPE, "through relu beta must be given, %lld values", (long long)x->shape[0].d[1]);
+    give_channels(x, x->shape[0].d[1]);
     return TP_OK;
 }
 
@@ -206,9 +246,9 @@ static tp_status infer_set(tp_infer *x, int last, int grad)
                      tp_shape_equal(s, x->shape[4]),
                  TP_ESHAPE, "mean and rstd must have %lld values and dy the shape of x",
                  (long long)(d.n * d.groups));
-        x->out_shape[1] = x->out_shape[2] = (tp_shape){1, {d.c}};
+        give_channels(x, d.c);
     } else
-        x->out_shape[1] = x->out_shape[2] = (tp_shape){1, {d.n * d.groups}};
+        give_channels(x, d.n * d.groups);
     return TP_OK;
 }
 
@@ -243,9 +283,18 @@ static void spread(const uint8_t *need, tp_val first, tp_val *dx)
 
 static void grad_batch_norm(tp_graph *g, const tp_node *n, const tp_val *dy, const uint8_t *need, tp_val *dx)
 {
+    const tp_val residual = n->n_in > BN_RESIDUAL ? n->in[BN_RESIDUAL] : 0,
+                 weight = n->n_in > BN_WEIGHT ? n->in[BN_WEIGHT] : 0;
+    const tp_activation act = ((const tp_norm_attr *)n->attr)->act;
+    /* What y adds to the norm of x is not known to its gradient, but that is the residual's own. */
+    const int apart = residual != 0 && act != TP_ACT_NONE;
+    const tp_val d = apart ? tp_relu_grad(g, n->out[0], dy[0]) : dy[0];
+
+    if (residual != 0 && need[BN_RESIDUAL])
+        dx[BN_RESIDUAL] = d;
     spread(need,
-           tp_batch_norm_grad(g, n->in[0], n->in[1], n->out[1], n->out[2], dy[0],
-                              n->n_in > BN_WEIGHT ? n->in[BN_WEIGHT] : 0),
+           tp_batch_norm_grad(g, n->in[0], n->in[1], n->out[1], n->out[2], d, weight,
+                              apart || act == TP_ACT_NONE ? 0 : n->in[BN_BETA], apart ? TP_ACT_NONE : act),
            dx);
 }
 
@@ -287,7 +336,8 @@ static void grad_batch_norm_eval(tp_graph *g, const tp_node *n, const tp_val *dy
 
 /* ---- descriptors ---- */
 
-static const tp_norm_attr norm = {1e-5, 0.1, 1}, norm_3 = {1e-5, 0.1, 3};
+static const tp_norm_attr norm = {1e-5, 0.1, 1, TP_ACT_NONE}, norm_3 = {1e-5, 0.1, 3, TP_ACT_NONE},
+                          norm_relu = {1e-5, 0.1, 1, TP_ACT_RELU};
 static const tp_case cases_batch_norm[] = {
     {"4x3,3,3,3,3,-", 0.2, 2.0, 0, &norm, 5e-6, 0},
     {"5x3x4x2,3,3,3,3,5", 0.2, 2.0, 0, &norm, 5e-6, 0},
@@ -296,7 +346,17 @@ static const tp_case cases_batch_norm[] = {
     {"9x5x4,5,5,5,5,9:i32", 0.2, 2.0, 2, &norm, 5e-6, 0}, /* some rows do not count */
     {"70x3x9x8,3,3,3,3,70:i32", 0.2, 2.0, 2, &norm, 5e-6, 0},
     {"4100x5,5,5,5,5,-", 0.2, 2.0, 0, &norm, 5e-6, 0},
-    {"90x20,20,20,20,20,9:i32", 0.2, 2.0, 2, &norm, 5e-6, 0},         /* a weight for each run of 10 rows */
+    {"90x20,20,20,20,20,9:i32", 0.2, 2.0, 2, &norm, 5e-6, 0}, /* a weight for each run of 10 rows */
+    {"41x12,12,12,12,12,-", -1.0, 1.0, 0, &norm_relu, 5e-6, 0},
+    {"41x7,7,7,7,7,41:i32", -1.0, 1.0, 2, &norm_relu, 5e-6, 0},
+    {"5x3x4x2,3,3,3,3,-", -1.0, 1.0, 0, &norm_relu, 5e-6, 0},
+    {"41x12,12,12,12,12,-,41x12", -1.0, 1.0, 0, &norm, 5e-6, 0},
+    {"41x12,12,12,12,12,-,41x12", -1.0, 1.0, 0, &norm_relu, 5e-6, 0},
+    {"5x3x4x2,3,3,3,3,5:i32,5x3x4x2", -1.0, 1.0, 2, &norm_relu, 5e-6, 0},
+    {"600x24:bf16,24,24,24,24,-", -1.0, 1.0, 0, &norm_relu, 4e-3, TP_CASE_NO_GRAD},
+    {"41x12:bf16,12,12,12,12,-,41x12:bf16", -1.0, 1.0, 0, &norm_relu, 4e-3, 0},
+    {"41x7:bf16,7,7,7,7,41:i32", -1.0, 1.0, 2, &norm, 4e-3, 0},
+    {"5x3x4x2:bf16,3,3,3,3,-", -1.0, 1.0, 0, &norm, 4e-3, 0},
     {"1x3,3,3,3,3,-", 0.2, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},     /* one value: its variance is 0 */
     {"4x3,3,3,3,3,4:i32", 0.2, 2.0, 1, &norm, 5e-6, TP_CASE_NO_GRAD}, /* no row counts */
 };
@@ -308,6 +368,13 @@ static const tp_case cases_batch_norm_grad[] = {
     {"70x3x9x8,3,3,3,70x3x9x8,70:i32", 0.2, 2.0, 2, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"4100x5,5,5,5,4100x5,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"90x20,20,20,20,90x20,9:i32", 0.2, 2.0, 2, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"41x12,12,12,12,41x12,-,12", -1.0, 1.0, 0, &norm_relu, 2e-5, TP_CASE_NO_GRAD},
+    {"41x7,7,7,7,41x7,41:i32,7", -1.0, 1.0, 2, &norm_relu, 2e-5, TP_CASE_NO_GRAD},
+    {"5x3x4x2,3,3,3,5x3x4x2,-,3", -1.0, 1.0, 0, &norm_relu, 2e-5, TP_CASE_NO_GRAD},
+    {"600x24:bf16,24,24,24,600x24:bf16,-,24", -1.0, 1.0, 0, &norm_relu, 4e-3, TP_CASE_NO_GRAD},
+    {"41x12:bf16,12,12,12,41x12:bf16,-", -1.0, 1.0, 0, &norm, 4e-3, TP_CASE_NO_GRAD},
+    {"41x7:bf16,7,7,7,41x7:bf16,41:i32", -1.0, 1.0, 2, &norm, 4e-3, TP_CASE_NO_GRAD},
+    {"5x3x4x2:bf16,3,3,3,5x3x4x2:bf16,-,3", -1.0, 1.0, 0, &norm_relu, 4e-3, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_batch_norm_eval[] = {
     {"4x3,3,3,3,3", 0.2, 2.0, 0, &norm, 5e-6, 0},
@@ -355,8 +422,8 @@ static const tp_case cases_group_norm_grad[] = {
                                   .cases = cases_##opname,                                                   \
                                   .n_cases = TP_COUNT(cases_##opname)};
 
-NORM_OP(batch_norm, "BatchNormalization", 5, 6, 3, TP_OP_EFFECT, 56u, grad_batch_norm)
-NORM_OP(batch_norm_grad, NULL, 5, 6, 3, 0, 0, NULL)
+NORM_OP(batch_norm, "BatchNormalization", 5, 7, 3, TP_OP_EFFECT, 56u, grad_batch_norm)
+NORM_OP(batch_norm_grad, NULL, 5, 7, 3, 0, 0, NULL)
 NORM_OP(batch_norm_eval, "BatchNormalization", 5, 5, 1, 0, 24u, grad_batch_norm_eval)
 NORM_OP(layer_norm, "LayerNormalization", 3, 3, 3, 0, 0, grad_layer_norm)
 NORM_OP(layer_norm_grad, NULL, 5, 5, 3, 0, 0, NULL)
@@ -364,48 +431,50 @@ NORM_OP(group_norm, "GroupNormalization", 3, 3, 3, 0, 0, grad_group_norm)
 NORM_OP(group_norm_grad, NULL, 5, 5, 3, 0, 0, NULL)
 
 tp_val tp_batch_norm(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, tp_val running_mean,
-                     tp_val running_var, tp_val weight, double epsilon, double momentum)
+                     tp_val running_var, tp_val weight, tp_val residual, double epsilon, double momentum,
+                     tp_activation act)
 {
-    return tp_graph_add(g, &tp_op_batch_norm, 6,
-                        (const tp_val[]){x, gamma, beta, running_mean, running_var, weight},
-                        &(const tp_norm_attr){epsilon, momentum, 1});
+    return tp_graph_add(g, &tp_op_batch_norm, 7,
+                        (const tp_val[]){x, gamma, beta, running_mean, running_var, weight, residual},
+                        &(const tp_norm_attr){epsilon, momentum, 1, act});
 }
 
 tp_val tp_batch_norm_grad(tp_graph *g, tp_val x, tp_val gamma, tp_val mean, tp_val rstd, tp_val dy,
-                          tp_val weight)
+                          tp_val weight, tp_val beta, tp_activation act)
 {
-    return tp_graph_add(g, &tp_op_batch_norm_grad, 6, (const tp_val[]){x, gamma, mean, rstd, dy, weight},
-                        &(const tp_norm_attr){0.0, 0.0, 1});
+    return tp_graph_add(g, &tp_op_batch_norm_grad, 7,
+                        (const tp_val[]){x, gamma, mean, rstd, dy, weight, beta},
+                        &(const tp_norm_attr){0.0, 0.0, 1, act});
 }
 
 tp_val tp_batch_norm_eval(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, tp_val mean, tp_val var,
                           double epsilon)
 {
     return tp_graph_add(g, &tp_op_batch_norm_eval, 5, (const tp_val[]){x, gamma, beta, mean, var},
-                        &(const tp_norm_attr){epsilon, 0.0, 1});
+                        &(const tp_norm_attr){epsilon, 0.0, 1, TP_ACT_NONE});
 }
 
 tp_val tp_layer_norm(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, double epsilon)
 {
     return tp_graph_add(g, &tp_op_layer_norm, 3, (const tp_val[]){x, gamma, beta},
-                        &(const tp_norm_attr){epsilon, 0.0, 1});
+                        &(const tp_norm_attr){epsilon, 0.0, 1, TP_ACT_NONE});
 }
 
 tp_val tp_layer_norm_grad(tp_graph *g, tp_val x, tp_val gamma, tp_val mean, tp_val rstd, tp_val dy)
 {
     return tp_graph_add(g, &tp_op_layer_norm_grad, 5, (const tp_val[]){x, gamma, mean, rstd, dy},
-                        &(const tp_norm_attr){0.0, 0.0, 1});
+                        &(const tp_norm_attr){0.0, 0.0, 1, TP_ACT_NONE});
 }
 
 tp_val tp_group_norm(tp_graph *g, tp_val x, tp_val gamma, tp_val beta, int64_t groups, double epsilon)
 {
     return tp_graph_add(g, &tp_op_group_norm, 3, (const tp_val[]){x, gamma, beta},
-                        &(const tp_norm_attr){epsilon, 0.0, groups});
+                        &(const tp_norm_attr){epsilon, 0.0, groups, TP_ACT_NONE});
 }
 
 tp_val tp_group_norm_grad(tp_graph *g, tp_val x, tp_val gamma, tp_val mean, tp_val rstd, tp_val dy,
                           int64_t groups)
 {
     return tp_graph_add(g, &tp_op_group_norm_grad, 5, (const tp_val[]){x, gamma, mean, rstd, dy},
-                        &(const tp_norm_attr){0.0, 0.0, groups});
+                        &(const tp_norm_attr){0.0, 0.0, groups, TP_ACT_NONE});
 }

@@ -26,23 +26,33 @@ static inline norm_dims tp_norm_dims(tp_shape x, int last, int64_t groups)
 }
 
 /* Inputs of batch_norm, batch_norm_grad, batch_norm_eval, and of the layer and group norms. */
-enum { BN_X, BN_GAMMA, BN_BETA, BN_MEAN, BN_VAR, BN_WEIGHT };
-enum { BG_X, BG_GAMMA, BG_MEAN, BG_RSTD, BG_DY, BG_WEIGHT };
+enum { BN_X, BN_GAMMA, BN_BETA, BN_MEAN, BN_VAR, BN_WEIGHT, BN_RESIDUAL };
+enum { BG_X, BG_GAMMA, BG_MEAN, BG_RSTD, BG_DY, BG_WEIGHT, BG_BETA };
 enum { SN_X, SN_GAMMA, SN_BETA };
 enum { SG_X, SG_GAMMA, SG_MEAN, SG_RSTD, SG_DY };
+
+/* 1 if an optional input is there. */
+static inline int tp_norm_has(const tp_call *c, int input)
+{
+    return c->n_in > input && c->in[input].dtype != TP_DTYPE_NONE;
+}
+
+/* 1 if batch norm or its gradient goes through relu. */
+static inline int tp_norm_relu(const tp_call *c)
+{
+    return ((const tp_norm_attr *)c->attr)->act == TP_ACT_RELU;
+}
 
 /* Rows that share a weight; 1 where there are none. */
 static inline int64_t tp_norm_run(const tp_call *c, int weight)
 {
-    const int there = c->n_in > weight && c->in[weight].dtype != TP_DTYPE_NONE;
-    return there ? c->in[0].shape.d[0] / tp_len(&c->in[weight]) : 1;
+    return tp_norm_has(c, weight) ? c->in[0].shape.d[0] / tp_len(&c->in[weight]) : 1;
 }
 
 /* 1 if row n takes part in the statistics: no weights, or a weight that is not 0. */
 static inline int tp_norm_counts(const tp_call *c, int weight, int64_t n)
 {
-    return c->n_in <= weight || c->in[weight].dtype == TP_DTYPE_NONE ||
-           tp_get(&c->in[weight], n / tp_norm_run(c, weight)) != 0.0;
+    return !tp_norm_has(c, weight) || tp_get(&c->in[weight], n / tp_norm_run(c, weight)) != 0.0;
 }
 
 /* running = (1 - momentum) running + momentum batch for channel ch, the variance unbiased (as PyTorch).

@@ -190,6 +190,22 @@ TP_SIMD static void row_scale(float *dx, const float *dy, const float *a, int64_
 
 /* ---- batch norm: a set is a channel ---- */
 
+/* y = relu(y + residual), of which either may be missing. */
+TP_SIMD static void run_finish(float *y, const float *residual, int64_t n, int relu)
+{
+    for (int64_t i = 0; residual != NULL && i < n; i++)
+        y[i] += residual[i];
+    for (int64_t i = 0; relu && i < n; i++)
+        y[i] = y[i] <= 0.0f ? 0.0f : y[i];
+}
+
+static void finish_run(const tp_call *c, int64_t at, int64_t n)
+{
+    if (tp_norm_relu(c) || tp_norm_has(c, BN_RESIDUAL))
+        run_finish(tp_out_f32(c, 0) + at, tp_norm_has(c, BN_RESIDUAL) ? tp_in_f32(c, BN_RESIDUAL) + at : NULL,
+                   n, tp_norm_relu(c));
+}
+
 /* Stores what a channel's statistics give, and returns rstd. */
 static double finish_channel(const tp_call *c, int64_t ch, double count, double mean, double squares)
 {
@@ -223,9 +239,11 @@ static void batch_norm_channels(void *ctx, int64_t begin, int64_t end)
         const double rstd = finish_channel(c, ch, count, mean, squares);
         const double scale = rstd * (double)tp_in_f32(c, BN_GAMMA)[ch];
         const float shift = (float)((double)tp_in_f32(c, BN_BETA)[ch] - rest(mean) * scale);
-        for (int64_t n = 0; n < d.n; n++)
-            run_affine(tp_out_f32(c, 0) + (n * d.c + ch) * d.s, x + (n * d.c + ch) * d.s, d.s, (float)mean,
-                       (float)scale, shift);
+        for (int64_t n = 0; n < d.n; n++) {
+            const int64_t first = (n * d.c + ch) * d.s;
+            run_affine(tp_out_f32(c, 0) + first, x + first, d.s, (float)mean, (float)scale, shift);
+            finish_run(c, first, d.s);
+        }
     }
 }
 
@@ -257,9 +275,11 @@ static void batch_norm_blocks(void *ctx, int64_t begin, int64_t end)
             scale[k] = (float)by;
             shift[k] = (float)((double)tp_in_f32(c, BN_BETA)[at + k] - rest(mean[k]) * by);
         }
-        for (int64_t n = 0; n < d.n; n++)
+        for (int64_t n = 0; n < d.n; n++) {
             row_affine(tp_out_f32(c, 0) + n * d.c + at, x + n * d.c, tp_out_f32(c, 1) + at, scale, shift,
                        width);
+            finish_run(c, n * d.c + at, width);
+        }
     }
 }
 
@@ -274,6 +294,55 @@ tp_status tp_batch_norm_simd(const tp_call *c)
 typedef struct channel_grad {
     double a, b, shift;
 } channel_grad;
+
+/* Through relu the gradient of the norm is written into dx, where the passes that follow find it. */
+TP_SIMD static void run_mask(float *dx, const float *dy, const float *x, int64_t n, float mean, float scale,
+                             float beta)
+{
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = (x[i] - mean) * scale + beta > 0.0f ? dy[i] : 0.0f;
+}
+
+TP_SIMD static void row_mask(float *dx, const float *dy, const float *x, const float *mean,
+                             const float *scale, const float *beta, int64_t n)
+{
+    for (int64_t i = 0; i < n; i++)
+        dx[i] = (x[i] - mean[i]) * scale[i] + beta[i] > 0.0f ? dy[i] : 0.0f;
+}
+
+static float norm_scale(const tp_call *c, int64_t ch)
+{
+    return (float)((double)tp_in_f32(c, BG_RSTD)[ch] * (double)tp_in_f32(c, BG_GAMMA)[ch]);
+}
+
+static const float *mask_channel(const tp_call *c, norm_dims d, int64_t ch)
+{
+    const float *x = tp_in_f32(c, BG_X), *dy = tp_in_f32(c, BG_DY);
+
+    if (!tp_norm_relu(c))
+        return dy;
+    for (int64_t n = 0; n < d.n; n++) {
+        const int64_t at = (n * d.c + ch) * d.s;
+        run_mask(tp_out_f32(c, 0) + at, dy + at, x + at, d.s, tp_in_f32(c, BG_MEAN)[ch], norm_scale(c, ch),
+                 tp_in_f32(c, BG_BETA)[ch]);
+    }
+    return tp_out_f32(c, 0);
+}
+
+static const float *mask_block(const tp_call *c, norm_dims d, int64_t at, int64_t width)
+{
+    const float *x = tp_in_f32(c, BG_X) + at, *dy = tp_in_f32(c, BG_DY) + at;
+    float *dx = tp_out_f32(c, 0) + at, scale[BLOCK];
+
+    if (!tp_norm_relu(c))
+        return dy;
+    for (int64_t k = 0; k < width; k++)
+        scale[k] = norm_scale(c, at + k);
+    for (int64_t n = 0; n < d.n; n++)
+        row_mask(dx + n * d.c, dy + n * d.c, x + n * d.c, tp_in_f32(c, BG_MEAN) + at, scale,
+                 tp_in_f32(c, BG_BETA) + at, width);
+    return dx;
+}
 
 static channel_grad finish_channel_grad(const tp_call *c, int64_t ch, double count, double sum, double dot)
 {
@@ -294,9 +363,10 @@ static void batch_norm_grad_channels(void *ctx, int64_t begin, int64_t end)
     const norm_job *j = ctx;
     const tp_call *c = j->c;
     const norm_dims d = j->d;
-    const float *x = tp_in_f32(c, BG_X), *dy = tp_in_f32(c, BG_DY);
+    const float *x = tp_in_f32(c, BG_X);
 
     for (int64_t ch = begin; ch < end; ch++) {
+        const float *dy = mask_channel(c, d, ch);
         const float mean = tp_in_f32(c, BG_MEAN)[ch];
         double count = 0.0, sum = 0.0, dot = 0.0;
         for (int64_t n = 0; n < d.n; n++) {
@@ -322,7 +392,7 @@ static void batch_norm_grad_blocks(void *ctx, int64_t begin, int64_t end)
 
     for (int64_t at = begin * BLOCK; at < end * BLOCK && at < d.c; at += BLOCK) {
         const int64_t width = d.c - at < BLOCK ? d.c - at : BLOCK;
-        const float *x = tp_in_f32(c, BG_X) + at, *dy = tp_in_f32(c, BG_DY) + at,
+        const float *x = tp_in_f32(c, BG_X) + at, *dy = mask_block(c, d, at, width),
                     *mean = tp_in_f32(c, BG_MEAN) + at;
         double count = 0.0, sum[BLOCK] = {0}, dot[BLOCK] = {0};
         float a[BLOCK], b[BLOCK], shift[BLOCK];

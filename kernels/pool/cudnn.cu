@@ -23,12 +23,12 @@ static void pool_release(void *state)
     tp_free(s);
 }
 
-static tp_status create(pool_state *s, const tp_pool_dims *d, cudnnPoolingMode_t mode)
+static tp_status create(pool_state *s, const tp_pool_dims *d, cudnnDataType_t type, cudnnPoolingMode_t mode)
 {
     const tp_cudnn *lib = s->lib;
 
-    TP_TRY(tp_cudnn_images(lib, &s->x, d->last, d->n, d->c, d->h, d->w));
-    TP_TRY(tp_cudnn_images(lib, &s->y, d->last, d->n, d->c, d->oh, d->ow));
+    TP_TRY(tp_cudnn_images(lib, &s->x, type, d->last, d->n, d->c, d->h, d->w));
+    TP_TRY(tp_cudnn_images(lib, &s->y, type, d->last, d->n, d->c, d->oh, d->ow));
     TP_CUDNN_MAKE(cudnnCreatePoolingDescriptor(&s->pool));
     TP_CUDNN_MAKE(cudnnSetPooling2dDescriptor(s->pool, mode, CUDNN_PROPAGATE_NAN, (int)d->kernel[0],
                                               (int)d->kernel[1], (int)d->pad[0], (int)d->pad[1],
@@ -41,11 +41,11 @@ static tp_status prepare(tp_call *c, size_t *scratch, tp_pool_dims d, cudnnPooli
     const tp_cudnn *lib = nullptr;
     pool_state *s = nullptr;
 
-    TP_TRY(tp_accept_f32(c, scratch));
+    TP_TRY(tp_accept_stored(c, scratch));
     TP_TRY(tp_cudnn_get(&lib));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuDNN pooling"));
     s->lib = lib;
-    const tp_status st = create(s, &d, mode);
+    const tp_status st = create(s, &d, tp_cudnn_type(c), mode);
     if (st != TP_OK) {
         pool_release(s);
         return st;

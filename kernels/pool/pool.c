@@ -472,31 +472,43 @@ static const tp_pool_attr two = TWO(0), three = THREE(0), mixed = MIXED(0), far 
                           l_flat = FLAT(1);
 #define CASES(name, flags)                                                                                   \
     static const tp_case name[] = {                                                                          \
-        {"1x1x2x2", -1.0, 1.0, 0, &two, 0, flags},      {"2x3x8x6", -1.0, 1.0, 0, &two, 0, flags},           \
-        {"2x3x9x7", -1.0, 1.0, 0, &three, 0, flags},    {"2x5x7x8", -1.0, 1.0, 0, &mixed, 0, flags},         \
-        {"1x2x5x37", -1.0, 1.0, 0, &far, 0, flags},     {"3x4x17", -1.0, 1.0, 0, &flat, 0, flags},           \
-        {"2x8x6x3", -1.0, 1.0, 0, &l_two, 0, flags},    {"2x9x7x4", -1.0, 1.0, 0, &l_three, 0, flags},       \
-        {"2x7x8x20", -1.0, 1.0, 0, &l_mixed, 0, flags}, {"3x17x5", -1.0, 1.0, 0, &l_flat, 0, flags}};
+        {"1x1x2x2", -1.0, 1.0, 0, &two, 0, flags},                                                           \
+        {"2x3x8x6", -1.0, 1.0, 0, &two, 0, flags},                                                           \
+        {"2x3x9x7", -1.0, 1.0, 0, &three, 0, flags},                                                         \
+        {"2x5x7x8", -1.0, 1.0, 0, &mixed, 0, flags},                                                         \
+        {"1x2x5x37", -1.0, 1.0, 0, &far, 0, flags},                                                          \
+        {"3x4x17", -1.0, 1.0, 0, &flat, 0, flags},                                                           \
+        {"2x8x6x3", -1.0, 1.0, 0, &l_two, 0, flags},                                                         \
+        {"2x9x7x4", -1.0, 1.0, 0, &l_three, 0, flags},                                                       \
+        {"2x7x8x20", -1.0, 1.0, 0, &l_mixed, 0, flags},                                                      \
+        {"3x17x5", -1.0, 1.0, 0, &l_flat, 0, flags},                                                         \
+        {"2x9x7x16:bf16", -1.0, 1.0, 0, &l_three, 4e-3, (flags) | TP_CASE_NO_GRAD},                          \
+        {"2x3x9x7:bf16", -1.0, 1.0, 0, &three, 4e-3, (flags) | TP_CASE_NO_GRAD}};
 CASES(cases_max, TP_CASE_DISTINCT)
 CASES(cases_avg, 0)
 #define TIES (TP_CASE_NO_GRAD | TP_CASE_WHOLE)
-static const tp_case cases_max_grad[] = {{"2x3x8x6,2x3x4x3,2x3x4x3", -1.0, 1.0, 0, &two, 0, TP_CASE_NO_GRAD},
-                                         {"1x1x2x2,1x1x1x1,1x1x1x1", 1.0, 1.0, 0, &two, 0, TP_CASE_NO_GRAD},
-                                         /* ties: the first of each window takes the gradient */
-                                         {"2x3x9x7,2x3x5x4,2x3x5x4", 1.0, 4.0, 0, &three, 0, TIES},
-                                         {"2x5x7x8,2x5x7x4,2x5x7x4", 1.0, 4.0, 0, &mixed, 0, TIES},
-                                         {"3x4x17,3x4x9,3x4x9", 1.0, 4.0, 0, &flat, 0, TIES},
-                                         {"2x9x7x4,2x5x4x4,2x5x4x4", 1.0, 4.0, 0, &l_three, 0, TIES},
-                                         {"2x7x8x5,2x7x4x5,2x7x4x5", 1.0, 4.0, 0, &l_mixed, 0, TIES},
-                                         {"1x4x4x260,1x2x2x260,1x2x2x260", 1.0, 4.0, 0, &l_two, 0, TIES},
-                                         {"3x17x4,3x9x4,3x9x4", 1.0, 4.0, 0, &l_flat, 0, TIES}};
+static const tp_case cases_max_grad[] = {
+    {"2x3x8x6,2x3x4x3,2x3x4x3", -1.0, 1.0, 0, &two, 0, TP_CASE_NO_GRAD},
+    {"1x1x2x2,1x1x1x1,1x1x1x1", 1.0, 1.0, 0, &two, 0, TP_CASE_NO_GRAD},
+    /* ties: the first of each window takes the gradient */
+    {"2x3x9x7,2x3x5x4,2x3x5x4", 1.0, 4.0, 0, &three, 0, TIES},
+    {"2x5x7x8,2x5x7x4,2x5x7x4", 1.0, 4.0, 0, &mixed, 0, TIES},
+    {"3x4x17,3x4x9,3x4x9", 1.0, 4.0, 0, &flat, 0, TIES},
+    {"2x9x7x4,2x5x4x4,2x5x4x4", 1.0, 4.0, 0, &l_three, 0, TIES},
+    {"2x7x8x5,2x7x4x5,2x7x4x5", 1.0, 4.0, 0, &l_mixed, 0, TIES},
+    {"1x4x4x260,1x2x2x260,1x2x2x260", 1.0, 4.0, 0, &l_two, 0, TIES},
+    {"3x17x4,3x9x4,3x9x4", 1.0, 4.0, 0, &l_flat, 0, TIES},
+    {"2x9x7x8:bf16,2x5x4x8:bf16,2x5x4x8:bf16", 1.0, 4.0, 0, &l_three, 4e-3, TIES}};
 static const tp_pool_grad_attr g_two = {TWO(0), {4, {2, 3, 8, 6}}}, g_three = {THREE(0), {4, {2, 3, 9, 7}}},
                                g_flat = {FLAT(0), {3, {3, 4, 17}}}, lg_three = {THREE(1), {4, {2, 9, 7, 3}}},
                                lg_mixed = {MIXED(1), {4, {2, 7, 8, 8}}}, lg_flat = {FLAT(1), {3, {3, 17, 4}}};
-static const tp_case cases_avg_grad[] = {
-    {"2x3x4x3", -1.0, 1.0, 0, &g_two, 0, 0},    {"2x3x5x4", -1.0, 1.0, 0, &g_three, 0, 0},
-    {"3x4x9", -1.0, 1.0, 0, &g_flat, 0, 0},     {"2x5x4x3", -1.0, 1.0, 0, &lg_three, 0, 0},
-    {"2x7x4x8", -1.0, 1.0, 0, &lg_mixed, 0, 0}, {"3x9x4", -1.0, 1.0, 0, &lg_flat, 0, 0}};
+static const tp_case cases_avg_grad[] = {{"2x3x4x3", -1.0, 1.0, 0, &g_two, 0, 0},
+                                         {"2x3x5x4", -1.0, 1.0, 0, &g_three, 0, 0},
+                                         {"3x4x9", -1.0, 1.0, 0, &g_flat, 0, 0},
+                                         {"2x5x4x3", -1.0, 1.0, 0, &lg_three, 0, 0},
+                                         {"2x7x4x8", -1.0, 1.0, 0, &lg_mixed, 0, 0},
+                                         {"3x9x4", -1.0, 1.0, 0, &lg_flat, 0, 0},
+                                         {"2x7x4x8:bf16", -1.0, 1.0, 0, &lg_mixed, 4e-3, 0}};
 static const tp_impl max_cpu = {"simd", tp_accept_f32, max_simd, NULL, 0};
 static const tp_impl max_cpu_ref = {"ref", tp_accept_float, max_ref, NULL, 0};
 static const tp_impl max_grad_cpu = {"simd", tp_accept_f32, max_grad_simd, NULL, 0};

@@ -1,5 +1,6 @@
 /* libraries_emu.cc - plain loops behind libraries_emu.h. */
 #include "tests/emu/libraries_emu.h"
+#include "host/core/bf16.h"
 #include <cstdio>
 #include <dlfcn.h>
 #include <vector>
@@ -251,9 +252,30 @@ static int64_t image_at(bool last, int64_t channels, int64_t height, int64_t wid
     return last ? ((n * height + i) * width + j) * channels + c
                 : ((n * channels + c) * height + i) * width + j;
 }
+/* Numbers as they are stored. */
+struct emu_numbers {
+    cudnnDataType_t type;
+    void *data;
+    emu_numbers(cudnnDataType_t t, const void *d) : type(t), data(const_cast<void *>(d))
+    {
+    }
+    double operator[](int64_t i) const
+    {
+        return type == CUDNN_DATA_FLOAT ? (double)static_cast<const float *>(data)[i]
+                                        : (double)tp_bf16_to_f32(static_cast<const uint16_t *>(data)[i]);
+    }
+    void put(int64_t i, double v) const
+    {
+        if (type == CUDNN_DATA_FLOAT)
+            static_cast<float *>(data)[i] = static_cast<float>(v);
+        else
+            static_cast<uint16_t *>(data)[i] = tp_bf16_from_f32(static_cast<float>(v));
+    }
+};
 struct emu_tensor {
     int n, c, h, w;
     bool last;
+    cudnnDataType_t type;
     int64_t at(int64_t sample, int64_t channel, int64_t i, int64_t j) const
     {
         return image_at(last, c, h, w, sample, channel, i, j);
@@ -266,6 +288,7 @@ struct emu_tensor {
 struct emu_filter {
     int k, c, h, w;
     bool last;
+    cudnnDataType_t type;
     int64_t at(int64_t filter, int64_t channel, int64_t i, int64_t j) const
     {
         return image_at(last, c, h, w, filter, channel, i, j);
@@ -310,9 +333,9 @@ cudnnStatus_t cudnnDestroyTensorDescriptor(cudnnTensorDescriptor_t desc)
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t desc, cudnnTensorFormat_t format,
-                                         cudnnDataType_t, int n, int c, int h, int w)
+                                         cudnnDataType_t type, int n, int c, int h, int w)
 {
-    *desc = {n, c, h, w, format == CUDNN_TENSOR_NHWC};
+    *desc = {n, c, h, w, format == CUDNN_TENSOR_NHWC, type};
     return n > 0 && c > 0 && h > 0 && w > 0 ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM;
 }
 cudnnStatus_t cudnnCreateFilterDescriptor(cudnnFilterDescriptor_t *desc)
@@ -325,10 +348,10 @@ cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t desc)
     delete desc;
     return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t,
+cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t type,
                                          cudnnTensorFormat_t format, int k, int c, int h, int w)
 {
-    *desc = {k, c, h, w, format == CUDNN_TENSOR_NHWC};
+    *desc = {k, c, h, w, format == CUDNN_TENSOR_NHWC, type};
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnCreateConvolutionDescriptor(cudnnConvolutionDescriptor_t *desc)
@@ -366,8 +389,8 @@ static int out_size(int in, int kernel, int pad, int stride, int dilation)
 
 static bool fits(const emu_tensor *x, const emu_filter *w, const emu_convolution *c, const emu_tensor *y)
 {
-    return x->last == w->last && w->last == y->last && x->n == y->n && y->c == w->k &&
-           x->c == w->c * c->groups && w->k % c->groups == 0 &&
+    return x->type == w->type && w->type == y->type && x->last == w->last && w->last == y->last &&
+           x->n == y->n && y->c == w->k && x->c == w->c * c->groups && w->k % c->groups == 0 &&
            y->h == out_size(x->h, w->h, c->pad[0], c->stride[0], c->dilation[0]) &&
            y->w == out_size(x->w, w->w, c->pad[1], c->stride[1], c->dilation[1]);
 }
@@ -434,7 +457,7 @@ static void visit(const emu_tensor &x, const emu_filter &w, const emu_convolutio
 /* Sums in double into n results. */
 template <typename F>
 static cudnnStatus_t run(cudnnHandle_t handle, bool ok, int algo, void *workspace, size_t bytes,
-                         const void *alpha, const void *beta, void *out, int64_t n, F add)
+                         const void *alpha, const void *beta, emu_numbers out, int64_t n, F add)
 {
     if (!ok || algo != 1 || bytes < WORKSPACE || *static_cast<const float *>(alpha) != 1.0f ||
         *static_cast<const float *>(beta) != 0.0f)
@@ -444,7 +467,7 @@ static cudnnStatus_t run(cudnnHandle_t handle, bool ok, int algo, void *workspac
         memset(workspace, 0xff, bytes);
         add(sum.data());
         for (int64_t i = 0; i < n; i++)
-            static_cast<float *>(out)[i] = static_cast<float>(sum[static_cast<size_t>(i)]);
+            out.put(i, sum[static_cast<size_t>(i)]);
     });
     return CUDNN_STATUS_SUCCESS;
 }
@@ -458,11 +481,10 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, c
     const emu_tensor xd = *x_desc, yd = *y_desc;
     const emu_filter wd = *w_desc;
     const emu_convolution c = *conv;
-    const float *xs = static_cast<const float *>(x), *ws = static_cast<const float *>(w);
-    return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, y,
+    const emu_numbers xs(xd.type, x), ws(wd.type, w);
+    return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, {yd.type, y},
                (int64_t)yd.n * yd.c * yd.h * yd.w, [=](double *sum) {
-                   visit(xd, wd, c, yd,
-                         [=](int64_t i, int64_t k, int64_t o) { sum[o] += (double)xs[i] * ws[k]; });
+                   visit(xd, wd, c, yd, [=](int64_t i, int64_t k, int64_t o) { sum[o] += xs[i] * ws[k]; });
                });
 }
 cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alpha,
@@ -476,11 +498,10 @@ cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alp
     const emu_tensor xd = *dx_desc, yd = *dy_desc;
     const emu_filter wd = *w_desc;
     const emu_convolution c = *conv;
-    const float *ds = static_cast<const float *>(dy), *ws = static_cast<const float *>(w);
-    return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, dx,
+    const emu_numbers ds(yd.type, dy), ws(wd.type, w);
+    return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, {xd.type, dx},
                (int64_t)xd.n * xd.c * xd.h * xd.w, [=](double *sum) {
-                   visit(xd, wd, c, yd,
-                         [=](int64_t i, int64_t k, int64_t o) { sum[i] += (double)ds[o] * ws[k]; });
+                   visit(xd, wd, c, yd, [=](int64_t i, int64_t k, int64_t o) { sum[i] += ds[o] * ws[k]; });
                });
 }
 cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *alpha,
@@ -494,11 +515,10 @@ cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *a
     const emu_tensor xd = *x_desc, yd = *dy_desc;
     const emu_filter wd = *dw_desc;
     const emu_convolution c = *conv;
-    const float *ds = static_cast<const float *>(dy), *xs = static_cast<const float *>(x);
-    return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, dw,
+    const emu_numbers ds(yd.type, dy), xs(xd.type, x);
+    return run(handle, fits(&xd, &wd, &c, &yd), algo, workspace, workspace_bytes, alpha, beta, {wd.type, dw},
                (int64_t)wd.k * wd.c * wd.h * wd.w, [=](double *sum) {
-                   visit(xd, wd, c, yd,
-                         [=](int64_t i, int64_t k, int64_t o) { sum[k] += (double)ds[o] * xs[i]; });
+                   visit(xd, wd, c, yd, [=](int64_t i, int64_t k, int64_t o) { sum[k] += ds[o] * xs[i]; });
                });
 }
 
@@ -530,7 +550,7 @@ cudnnStatus_t cudnnSetPooling2dDescriptor(cudnnPoolingDescriptor_t desc, cudnnPo
 
 static bool fits(const emu_tensor *x, const emu_pooling *p, const emu_tensor *y)
 {
-    return x->last == y->last && x->n == y->n && x->c == y->c &&
+    return x->type == y->type && x->last == y->last && x->n == y->n && x->c == y->c &&
            y->h == out_size(x->h, p->window[0], p->pad[0], p->stride[0], 1) &&
            y->w == out_size(x->w, p->window[1], p->pad[1], p->stride[1], 1);
 }
@@ -565,19 +585,18 @@ cudnnStatus_t cudnnPoolingForward(cudnnHandle_t handle, cudnnPoolingDescriptor_t
         return CUDNN_STATUS_BAD_PARAM;
     const emu_tensor xd = *x_desc, yd = *y_desc;
     const emu_pooling p = *pool;
-    const float *from = static_cast<const float *>(x);
-    float *to = static_cast<float *>(y);
+    const emu_numbers from(xd.type, x), to(yd.type, y);
     emu::run_on_stream(handle->stream, [=] {
         const bool most = p.mode == CUDNN_POOLING_MAX_DETERMINISTIC;
         double v = most ? (double)-INFINITY : 0.0;
         each_window(
             xd, p, yd,
             [&](int64_t, int64_t i) {
-                const double here = (double)from[i];
+                const double here = from[i];
                 v = !most ? v + here : (here > v || here != here ? here : v);
             },
             [&](int64_t o) {
-                to[o] = static_cast<float>(most ? v : v / (p.window[0] * p.window[1]));
+                to.put(o, most ? v : v / (p.window[0] * p.window[1]));
                 v = most ? (double)-INFINITY : 0.0;
             });
     });
@@ -595,18 +614,17 @@ cudnnStatus_t cudnnPoolingBackward(cudnnHandle_t handle, cudnnPoolingDescriptor_
         return CUDNN_STATUS_BAD_PARAM;
     const emu_tensor xd = *x_desc, yd = *y_desc;
     const emu_pooling p = *pool;
-    const float *from = static_cast<const float *>(dy);
-    float *to = static_cast<float *>(dx);
+    const emu_numbers from(yd.type, dy), to(xd.type, dx);
     emu::run_on_stream(handle->stream, [=] {
         std::vector<double> sum(static_cast<size_t>(xd.size()), 0.0);
         each_window(
             xd, p, yd,
             [&](int64_t o, int64_t i) {
-                sum[static_cast<size_t>(i)] += (double)from[o] / (p.window[0] * p.window[1]);
+                sum[static_cast<size_t>(i)] += from[o] / (p.window[0] * p.window[1]);
             },
             [](int64_t) {});
         for (size_t i = 0; i < sum.size(); i++)
-            to[i] = static_cast<float>(sum[i]);
+            to.put(static_cast<int64_t>(i), sum[i]);
     });
     return CUDNN_STATUS_SUCCESS;
 }

@@ -58,7 +58,7 @@ struct CaseGraph {
     {
         EXPECT_EQ(tp_graph_new(&g), TP_OK);
         for (const tp_tensor &s : spec) {
-            tp_tensor t = {nullptr, s.shape, tp_is_float(s.dtype) ? real : s.dtype};
+            tp_tensor t = {nullptr, s.shape, tp_case_dtype(s.dtype, real)};
             if (t.dtype != TP_DTYPE_NONE) {
                 EXPECT_EQ(tp_device_alloc(dev, &t.data, tp_tensor_bytes(&t), "case"), TP_OK)
                     << tp_last_error();

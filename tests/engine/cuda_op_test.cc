@@ -32,7 +32,9 @@ TEST_P(CudaOpCase, EveryImplementationMatchesTheDoubleReference)
                     why.find("empty") != std::string::npos || why.find("broadcast") != std::string::npos ||
                     why.find("relu alone") != std::string::npos ||
                     why.find("may not count") != std::string::npos ||
-                    why.find("single value") != std::string::npos)
+                    why.find("single value") != std::string::npos ||
+                    why.find("passes of their own") != std::string::npos ||
+                    why.find("dtype bfloat16") != std::string::npos)
             << where(impl->name) << " has declined: " << why;
         if (got.empty())
             continue;
@@ -98,7 +100,7 @@ TEST_P(CudaOpCase, RoundsFactorsInBf16AndTf32)
             const auto got = run(gpu(), TP_F32, impl, false, precision);
             if (got.empty())
                 continue;
-            const double allowed = precision == TP_PRECISION_BF16 ? 0x1p-7 : 0x1p-10;
+            const double allowed = std::max(precision == TP_PRECISION_BF16 ? 0x1p-7 : 0x1p-10, tolerance());
             double square = 0, size = 0;
             for (size_t i = 0; i < want[0].size(); i++) {
                 square += (got[0][i] - want[0][i]) * (got[0][i] - want[0][i]);

@@ -87,7 +87,7 @@ tp_val add_norm(Net &n, const NormGolden &c, const std::vector<tp_val> &in, tp_v
 {
     switch (c.kind) {
     case BATCH:
-        return tp_batch_norm(n.g, in[0], in[1], in[2], mean, var, 0, c.epsilon, 0.1);
+        return tp_batch_norm(n.g, in[0], in[1], in[2], mean, var, 0, 0, c.epsilon, 0.1, TP_ACT_NONE);
     case EVAL:
         return tp_batch_norm_eval(n.g, in[0], in[1], in[2], mean, var, c.epsilon);
     case LAYER:
@@ -136,7 +136,8 @@ TEST(NnTest, BatchNormWithMaskedRowsIsBatchNormOfTheOthers)
                              mean = n.filled(per, 5), var = n.filled(per, 6, 1, 2);
                 const tp_val weight = padded ? n.var({6}, {0, 1, 1, 0, 1, 1}) : 0;
                 const tp_val y = tp_mul(
-                    n.g, tp_batch_norm(n.g, vx, gamma, beta, mean, var, weight, 1e-5, 0.1), n.var(d, r));
+                    n.g, tp_batch_norm(n.g, vx, gamma, beta, mean, var, weight, 0, 1e-5, 0.1, TP_ACT_NONE),
+                    n.var(d, r));
                 const tp_val f = tp_reduce_sum(n.g, tp_mul(n.g, y, y), 0, 0);
                 const tp_val wrt[] = {vx, gamma, beta};
                 tp_val grads[3];
@@ -172,7 +173,7 @@ TEST(NnTest, BatchNormOfOneElementOrNoneKeepsItsRunningStatisticsFinite)
         Net n(TP_F32);
         const tp_val mean = n.var({1}, {0.5}), var = n.var({1}, {2});
         const tp_val y = tp_batch_norm(n.g, n.var({1, 1}, {3}), n.var({1}, {2}), n.var({1}, {0.25}), mean,
-                                       var, n.var({1}, {weight}), 1e-5, 0.1);
+                                       var, n.var({1}, {weight}), 0, 1e-5, 0.1, TP_ACT_NONE);
         const Results got = n.run(y, {}, {mean, var});
         ASSERT_EQ(got.size(), 3u);
         EXPECT_TRUE(std::isfinite(got[0][0]));
@@ -191,7 +192,7 @@ TEST(NnTest, BatchNormKeepsItsRunningStatisticsWhenABatchIsNotFinite)
             x[0] = std::numeric_limits<double>::infinity(); /* channel 0 only */
             const tp_val mean = n.var({2}, {0.5, 0.5}), var = n.var({2}, {2, 2});
             const Results got = n.run(tp_batch_norm(n.g, n.var(d, x), n.var({2}, {1, 1}), n.var({2}, {0, 0}),
-                                                    mean, var, 0, 1e-5, 0.1),
+                                                    mean, var, 0, 0, 1e-5, 0.1, TP_ACT_NONE),
                                       {}, {mean, var});
             EXPECT_TRUE(std::isnan(got[0][0]));
             EXPECT_EQ(got[1][0], 0.5);
@@ -220,7 +221,7 @@ TEST(NnTest, NormsKeepSmallDeviationsAroundALargeMean)
                 const tp_val y = kind == 0   ? tp_layer_norm(n->g, vx, one, zero, 1e-5)
                                  : kind == 1 ? tp_group_norm(n->g, vx, one, zero, 4, 1e-5)
                                              : tp_batch_norm(n->g, vx, one, zero, n->var(c, zeros),
-                                                             n->var(c, zeros), 0, 1e-5, 0.1);
+                                                             n->var(c, zeros), 0, 0, 1e-5, 0.1, TP_ACT_NONE);
                 got[n == &b] = n->run(y, {vx});
             }
             expect_near(got[0][0], got[1][0], 1e-6, "y of norm " + std::to_string(kind));
@@ -449,7 +450,8 @@ TEST(NnTest, BadMatricesPoolsAndNormsAreRefusedWithAReason)
     expect_refused(
         [](Net &n) {
             return tp_batch_norm(n.g, n.filled({2, 6}, 0), n.filled({6}, 1), n.filled({6}, 2),
-                                 n.filled({6}, 3), n.filled({6}, 4), n.filled({3}, 5), 1e-5, 0.1);
+                                 n.filled({6}, 3), n.filled({6}, 4), n.filled({3}, 5), 0, 1e-5, 0.1,
+                                 TP_ACT_NONE);
         },
         "weight must have 2 values");
 }
