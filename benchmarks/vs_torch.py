@@ -6,8 +6,8 @@
 A row: net, batch, precision, device, side (temper, eager, compile), rounds, samples/s (median, lowest, highest), seconds from
 the start of the process to the end of the first step (median), and Temper's samples/s over this side's. PyTorch's processes
 stay, compiled and warmed up, and wait for their turn; Temper's is a new one for each round, of which the first step and what
-follows it until the second report do not count. With --together the compile sides of all nets start at once, which saves
-minutes, and leaves their first step without a time. A side that cannot run is a row that says why, without numbers. Needs
+follows it until the second report do not count. With --together PyTorch's sides of all nets start at once, which saves
+minutes and leaves their first step without a time. A side that cannot run is a row that says why, without numbers. Needs
 PyTorch and h5py; compile needs PyTorch 2.
 """
 
@@ -36,14 +36,14 @@ CNN = """{layers: [
     {conv: {filters: 96, kernel: 3, padding: 1, no_bias: true}}, batch_norm, relu, {max_pool: {kernel: 2}},
     flatten, {dense: {units: 128}}, relu, {dense: {units: 10}}]}"""
 
-# name: inputs of a sample, classes (0: regression), rows, batch, steps of a round, precision, Temper's model
+# name: inputs of a sample, classes (0: regression), rows, batch, steps of a round of Temper, precision, Temper's model
 NETS = {
-    "mlp32": ((32,), 0, 262144, 1024, 4096, "tf32", mlp([64, 64])),
-    "mlp100": ((100,), 0, 262144, 1024, 4096, "tf32", mlp([512, 512, 256])),
-    "mlp100-large": ((100,), 0, 262144, 16384, 1024, "tf32", mlp([512, 512, 256])),
-    "embedding": ("ids", 0, 1048576, 65536, 512, "tf32", "{builder: tabular, hidden: [256, 128]}"),
-    "cnn": ((1, 28, 28), 10, 61440, 512, 480, "tf32", CNN),
-    "resnet18": ((3, 32, 32), 10, 20480, 512, 80, "bf16", "{builder: resnet18}"),
+    "mlp32": ((32,), 0, 262144, 1024, 16384, "tf32", mlp([64, 64])),
+    "mlp100": ((100,), 0, 262144, 1024, 8192, "tf32", mlp([512, 512, 256])),
+    "mlp100-large": ((100,), 0, 262144, 16384, 2048, "tf32", mlp([512, 512, 256])),
+    "embedding": ("ids", 0, 1048576, 65536, 1024, "tf32", "{builder: tabular, hidden: [256, 128]}"),
+    "cnn": ((1, 28, 28), 10, 61440, 512, 2400, "tf32", CNN),
+    "resnet18": ((3, 32, 32), 10, 20480, 512, 120, "bf16", "{builder: resnet18}"),
 }
 REPORTS = 5  # of a round of Temper; the first does not count
 
@@ -128,15 +128,17 @@ def wait():
 step(0)
 wait()
 print(json.dumps({"first": time.perf_counter() - begin}), flush=True)
-for i in range(20):
-    step(i)
-wait()
-for line in sys.stdin:
+def seconds_of(steps):
     begin = time.perf_counter()
-    for i in range(spec["steps"]):
+    for i in range(steps):
         step(i)
     wait()
-    print(json.dumps({"samples_per_second": spec["steps"] * batch / (time.perf_counter() - begin)}), flush=True)
+    return time.perf_counter() - begin
+
+seconds_of(20)
+steps = max(5, int(20 * spec["seconds"] / seconds_of(20)))
+for line in sys.stdin:
+    print(json.dumps({"samples_per_second": steps * batch / seconds_of(steps)}), flush=True)
 '''
 
 
@@ -248,14 +250,14 @@ class Net:
         write_recipe(recipe, shape, classes, self.batch, self.precision, model, epochs)
         self.options = options
         self.spec = {"net": name, "data": str(data), "device": options.device, "batch": self.batch, "classes": classes,
-                     "precision": self.precision, "steps": steps}  # fmt: skip
+                     "precision": self.precision, "seconds": options.scale}  # fmt: skip
         self.sides = {"temper": Temper(options, recipe, data, epochs * (rows // self.batch))}
         self.rates = {"temper": [], "eager": [], "compile": []}
         self.notes = {}
 
     def start(self, side):
         self.sides[side] = Torch({**self.spec, "compile": side == "compile"},
-                                 side == "eager" or not self.options.together)  # fmt: skip
+                                 not self.options.together)  # fmt: skip
 
     def attempt(self, side, call):
         """What the side does, unless it has failed before."""
@@ -296,13 +298,12 @@ def figures(rates, first, own):
 
 def measure(options, nets, write):
     for net in nets:
-        net.start("eager")
-        net.await_start("eager")
-    for net in nets:
-        net.start("compile")
-        if not options.together:
-            net.await_start("compile")
+        for side in ("eager", "compile"):
+            net.start(side)
+            if not options.together:
+                net.await_start(side)
     for net in nets if options.together else []:
+        net.await_start("eager")
         net.await_start("compile")
     for net in nets:
         for _ in range(options.rounds):
@@ -317,9 +318,9 @@ def main():
     parser.add_argument("--temper", default="temper")
     parser.add_argument("--only", nargs="+", default=list(NETS), choices=list(NETS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=float, default=1.0, help="share of the steps of a round")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the length of a round, about a second")
     parser.add_argument("--rows", type=int, default=1 << 20, help="of a data set, at most")
-    parser.add_argument("--together", action="store_true", help="start the compile sides of all nets at once")
+    parser.add_argument("--together", action="store_true", help="start PyTorch's sides of all nets at once")
     parser.add_argument("--out", default="vs_torch.csv")
     options = parser.parse_args()
     with open(options.out, "w", newline="") as file, tempfile.TemporaryDirectory() as folder:
