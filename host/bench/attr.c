@@ -90,11 +90,15 @@ static const field f_gather[] = {F(tp_gather_attr, ids, F_INT),
                                  F(tp_gather_attr, first, F_I64),
                                  END};
 static const field f_clip_norm[] = {F(tp_clip_norm_attr, max_norm, F_F64), END};
-static const field f_optimizer[] = {
-    NAMED(tp_optimizer_attr, kind, optimizers), F(tp_optimizer_attr, beta1, F_F64),
-    F(tp_optimizer_attr, beta2, F_F64),         F(tp_optimizer_attr, epsilon, F_F64),
-    F(tp_optimizer_attr, momentum, F_F64),      F(tp_optimizer_attr, nesterov, F_INT),
-    F(tp_optimizer_attr, ema, F_F64),           END};
+static const field f_optimizer[] = {NAMED(tp_optimizer_attr, kind, optimizers),
+                                    F(tp_optimizer_attr, beta1, F_F64),
+                                    F(tp_optimizer_attr, beta2, F_F64),
+                                    F(tp_optimizer_attr, epsilon, F_F64),
+                                    F(tp_optimizer_attr, momentum, F_F64),
+                                    F(tp_optimizer_attr, nesterov, F_INT),
+                                    F(tp_optimizer_attr, ema, F_F64),
+                                    F(tp_optimizer_attr, low, F_INT),
+                                    END};
 static const field f_ema[] = {F(tp_ema_attr, decay, F_F64), END};
 
 /* Ops whose name begins so have these attributes; the first that fits counts. */

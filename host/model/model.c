@@ -13,6 +13,7 @@
  * parameters in the same order as graph values. */
 #include "temper/model.h"
 #include "host/core/mem.h"
+#include "host/model/filters.h"
 #include "host/model/init.h"
 #include "kernels/op.h"
 #include <stdio.h>
@@ -62,7 +63,7 @@ typedef struct want {
     const char *suffix;
     tp_shape shape;
     tp_init_rule init;
-    int trained, decay, sparse;
+    int trained, decay, sparse, channels_last;
 } want;
 
 /* ---- parameters ---- */
@@ -78,17 +79,20 @@ static tp_status declare(walk *w, const want *p)
     TP_TRY(tp_shape_check(p->shape, TP_F32));
     TP_TRY(tp_realloc(&m->params, n, n + 1, sizeof(tp_param), "parameter"));
     TP_TRY(tp_format(&name, "%s%s%s", w->path, w->path[0] != '\0' ? "." : "", p->suffix));
-    m->params[n] = (tp_param){.name = name,
-                              .tensor = {NULL, p->shape, TP_F32},
-                              .trained = p->trained,
-                              .decay = p->decay,
-                              .sparse = p->sparse};
+    m->params[n] =
+        (tp_param){.name = name,
+                   .shape = p->shape,
+                   .tensor = {NULL, p->channels_last ? tp_filters_stored_shape(p->shape) : p->shape, TP_F32},
+                   .channels_last = p->channels_last,
+                   .trained = p->trained,
+                   .decay = p->decay,
+                   .sparse = p->sparse};
     m->n_params++;
     const size_t bytes = tp_tensor_bytes(&m->params[n].tensor);
     TP_TRY(tp_device_alloc(m->dev, &m->params[n].tensor.data, bytes, name));
     TP_TRY(tp_alloc(&host, bytes, 1, name));
     tp_init_fill(host, tp_shape_len(p->shape), &p->init, m->seed, (uint32_t)n);
-    st = tp_device_upload(m->dev, m->params[n].tensor.data, host, bytes);
+    st = tp_filters_upload(m->dev, &m->params[n].tensor, p->shape, p->channels_last, host);
     tp_free(host);
     return st;
 }
@@ -115,7 +119,7 @@ static void fail(walk *w, const tp_layer *l, const char *why)
 
 static tp_val norm_param(walk *w, const char *suffix, int64_t n, double value, int trained)
 {
-    const want p = {suffix, {1, {n}}, {TP_FILL_CONSTANT, value, 0.0}, trained, 0, 0};
+    const want p = {suffix, {1, {n}}, {TP_FILL_CONSTANT, value, 0.0}, trained, 0, 0, 0};
     return param(w, &p);
 }
 
@@ -203,9 +207,9 @@ static tp_val walk_dense(walk *w, const tp_layer *l, tp_val x, tp_activation act
                            : "wants (N, features): add flatten or global_avg_pool before it");
         return 0;
     }
-    const want weight = {"weight", {2, {l->units, s.d[1]}}, tp_init_weight(l->init, s.d[1], l->units), 1, 1,
-                         0};
-    const want bias = {"bias", {1, {l->units}}, tp_init_bias(l->init, s.d[1]), 1, 0, 0};
+    const want weight = {
+        "weight", {2, {l->units, s.d[1]}}, tp_init_weight(l->init, s.d[1], l->units), 1, 1, 0, 0};
+    const want bias = {"bias", {1, {l->units}}, tp_init_bias(l->init, s.d[1]), 1, 0, 0, 0};
     const tp_val wv = param(w, &weight);
     const tp_val bv = l->no_bias ? 0 : param(w, &bias);
     return tp_gemm(w->g, x, wv, bv, (tp_gemm_attr){0, 1, act});
@@ -233,11 +237,13 @@ static flow walk_conv(walk *w, const tp_layer *l, flow in, tp_activation act)
         fan_in *= l->kernel[i];
     }
     const want weight = {
-        "weight", ws, tp_init_weight(l->init, fan_in, l->units * fan_in / or_default(ws.d[1], 1)), 1, 1, 0};
-    const want bias = {"bias", {1, {l->units}}, tp_init_bias(l->init, fan_in), 1, 0, 0};
-    const tp_val wv = param(w, &weight);
+        "weight", ws, tp_init_weight(l->init, fan_in, l->units * fan_in / or_default(ws.d[1], 1)), 1, 1,
+        0,        1};
+    const want bias = {"bias", {1, {l->units}}, tp_init_bias(l->init, fan_in), 1, 0, 0, 0};
+    const int index = w->next_param;
+    const tp_val wv = param(w, &weight), low = w->f->low != NULL ? w->f->low[index] : 0;
     const tp_val bv = l->no_bias ? 0 : param(w, &bias);
-    return (flow){tp_conv(w->g, x.v, narrow(w, channels_last(w, (flow){wv, 0})).v, bv, attr), 1};
+    return (flow){tp_conv(w->g, x.v, low != 0 ? low : narrow(w, (flow){wv, 1}).v, bv, attr), 1};
 }
 
 /* The residual as x is: its order and its dtype. */
@@ -315,7 +321,7 @@ static tp_val walk_embedding(walk *w, const tp_layer *l, tp_val x)
         fail(w, l, "dim and categories must be > 0");
         return 0;
     }
-    const want table = {"weight", {2, {rows, l->units}}, tp_init_embedding(l->init, l->units), 1, 1, 1};
+    const want table = {"weight", {2, {rows, l->units}}, tp_init_embedding(l->init, l->units), 1, 1, 1, 0};
     const int index = w->next_param;
     const tp_val y = tp_embedding(w->g, param(w, &table), ids);
     if (w->f->sparse != NULL && w->f->n_sparse < w->f->max_sparse)

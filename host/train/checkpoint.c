@@ -1,5 +1,6 @@
 /* checkpoint.c - everything a run needs to go on bit for bit, as generations of one safetensors file each. */
 #include "host/core/mem.h"
+#include "host/model/filters.h"
 #include "host/train/run_parts.h"
 #include <dirent.h>
 #include <errno.h>
@@ -215,11 +216,11 @@ static tp_status restore(tp_run *u, const tp_tensors *t, const char *path)
     for (int i = 0; i < tp_trainer_n_states(u->trainer); i++) {
         const tp_state_tensor *s = tp_trainer_state(u->trainer, i);
         const tp_tensor *x = tp_tensors_find(t, s->name);
-        TP_CHECK(x != NULL && x->dtype == s->tensor.dtype && tp_shape_equal(x->shape, s->tensor.shape),
-                 TP_EDATA, "%s: tensor '%s' is missing or has another shape than this run's", path, s->name);
-        TP_TRY(tp_device_upload(u->dev, s->tensor.data, x->data, tp_tensor_bytes(x)));
+        TP_CHECK(x != NULL && x->dtype == s->tensor.dtype && tp_shape_equal(x->shape, s->shape), TP_EDATA,
+                 "%s: tensor '%s' is missing or has another shape than this run's", path, s->name);
+        TP_TRY(tp_filters_upload(u->dev, &s->tensor, s->shape, s->channels_last, x->data));
     }
-    return TP_OK;
+    return tp_trainer_refresh(u->trainer);
 }
 
 static tp_status check_same_run(const tp_run *u, const tp_tensors *t, const char *path)

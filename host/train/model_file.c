@@ -1,6 +1,7 @@
 /* model_file.c - a model as one safetensors file: its tensors by PyTorch's names, and in the metadata its
  * layers (as the recipe's layer list), inputs, target and task, so that nothing else is needed to use it. */
 #include "host/core/mem.h"
+#include "host/model/filters.h"
 #include "host/model/layers_text.h"
 #include "temper/plan.h"
 #include "temper/run.h"
@@ -70,8 +71,8 @@ static tp_status add_tensors(tp_tensors *t, const tp_model *m, tp_device *dev)
     for (int i = 0; i < tp_model_n_params(m); i++) {
         const tp_param *p = tp_model_param(m, i);
         void *dst = NULL;
-        TP_TRY(tp_tensors_add(t, p->name, p->tensor.dtype, p->tensor.shape, &dst));
-        TP_TRY(tp_device_download(dev, dst, p->tensor.data, tp_tensor_bytes(&p->tensor)));
+        TP_TRY(tp_tensors_add(t, p->name, p->tensor.dtype, p->shape, &dst));
+        TP_TRY(tp_filters_download(dev, &p->tensor, p->shape, p->channels_last, dst));
     }
     return TP_OK;
 }
@@ -145,9 +146,9 @@ static tp_status fill(tp_model *m, tp_device *dev, const tp_tensors *t, const ch
     for (int i = 0; i < tp_model_n_params(m); i++) {
         const tp_param *p = tp_model_param(m, i);
         const tp_tensor *x = tp_tensors_find(t, p->name);
-        TP_CHECK(x != NULL && x->dtype == p->tensor.dtype && tp_shape_equal(x->shape, p->tensor.shape),
-                 TP_EDATA, "%s: tensor '%s' is missing or has the wrong shape", path, p->name);
-        TP_TRY(tp_device_upload(dev, p->tensor.data, x->data, tp_tensor_bytes(x)));
+        TP_CHECK(x != NULL && x->dtype == p->tensor.dtype && tp_shape_equal(x->shape, p->shape), TP_EDATA,
+                 "%s: tensor '%s' is missing or has the wrong shape", path, p->name);
+        TP_TRY(tp_filters_upload(dev, &p->tensor, p->shape, p->channels_last, x->data));
     }
     return TP_OK;
 }

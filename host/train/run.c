@@ -1,6 +1,7 @@
 /* run.c - a recipe carried out: open the data, build the model, train, report, save, finish. */
 #include "host/core/clock.h"
 #include "host/core/mem.h"
+#include "host/model/filters.h"
 #include "host/train/run_parts.h"
 #include "temper/plan.h"
 #include "temper/safetensors.h"
@@ -214,9 +215,9 @@ static tp_status hash_weights(tp_run *u)
     for (int i = 0; i < tp_model_n_params(u->model) && st == TP_OK; i++) {
         const tp_param *p = tp_model_param(u->model, i);
         void *dst = NULL;
-        st = tp_tensors_add(t, p->name, p->tensor.dtype, p->tensor.shape, &dst);
+        st = tp_tensors_add(t, p->name, p->tensor.dtype, p->shape, &dst);
         if (st == TP_OK)
-            st = tp_device_download(u->dev, dst, p->tensor.data, tp_tensor_bytes(&p->tensor));
+            st = tp_filters_download(u->dev, &p->tensor, p->shape, p->channels_last, dst);
     }
     if (st == TP_OK)
         st = tp_tensors_hash(t, u->result->weights_hash);

@@ -1,7 +1,9 @@
 /* snapshot.c - the states of a trainer as they were between two steps. On a GPU they are first copied within
  * its memory, which takes no longer than a step, and from there to the host beside the steps that follow. */
 #include "host/core/mem.h"
+#include "host/model/filters.h"
 #include "host/train/trainer.h"
+#include <string.h>
 
 struct tp_snapshot {
     tp_trainer *t;
@@ -72,13 +74,23 @@ tp_status tp_snapshot_take(tp_snapshot *s)
 
 tp_status tp_snapshot_await(tp_snapshot *s)
 {
-    return tp_device_await(s->t->dev, TP_MARK_SNAPSHOT);
+    TP_TRY(tp_device_await(s->t->dev, TP_MARK_SNAPSHOT));
+    for (int i = 0; i < tp_trainer_n_states(s->t); i++) {
+        const tp_state_tensor *state = tp_trainer_state(s->t, i);
+        const size_t bytes = tp_tensor_bytes(&state->tensor);
+        float *stored = NULL;
+        if (!state->channels_last)
+            continue;
+        TP_TRY(tp_alloc(&stored, bytes, 1, state->name));
+        memcpy(stored, s->host + s->at[i], bytes);
+        tp_filters_to_first((float *)(void *)(s->host + s->at[i]), stored, state->shape);
+        tp_free(stored);
+    }
+    return TP_OK;
 }
 
 tp_tensor tp_snapshot_at(const tp_snapshot *s, int i)
 {
-    tp_tensor x = tp_trainer_state(s->t, i)->tensor;
-
-    x.data = s->host + s->at[i];
-    return x;
+    const tp_state_tensor *state = tp_trainer_state(s->t, i);
+    return (tp_tensor){s->host + s->at[i], state->shape, state->tensor.dtype};
 }

@@ -49,7 +49,9 @@ static void merge(tp_batch_graph *b, gradients *sum, const tp_sparse_use *uses, 
 {
     for (int i = 0; i < n_dense; i++) {
         tp_val *at = &sum->dense[param_of[i]];
-        *at = *at != 0 && grad[i] != 0 ? tp_add(b->g, *at, grad[i]) : (*at != 0 ? *at : grad[i]);
+        const tp_val one =
+            b->t->opts.accumulate > 1 && grad[i] != 0 ? tp_cast(b->g, grad[i], TP_F32) : grad[i];
+        *at = *at != 0 && one != 0 ? tp_add(b->g, *at, one) : (*at != 0 ? *at : one);
     }
     for (int i = 0; i < n_uses; i++) {
         const int64_t n = tp_shape_len(tp_val_shape(b->g, uses[i].ids)),
@@ -99,6 +101,7 @@ static tp_val micro_batch(tp_batch_graph *b, int64_t k, int64_t size, gradients 
                     .stream = (uint32_t)k * STREAMS_PER_PASS,
                     .weight = has_tail(t) ? mask : 0,
                     .bf16 = t->opts.precision == TP_PRECISION_BF16,
+                    .low = b->low,
                     .sparse = uses,
                     .max_sparse = MAX_SPARSE};
     const tp_val out = tp_model_forward(t->model, b->g, &f);
@@ -108,7 +111,7 @@ static tp_val micro_batch(tp_batch_graph *b, int64_t k, int64_t size, gradients 
     for (int i = 0; i < t->n_params; i++)
         if (tp_model_param(t->model, i)->trained && !is_sparse(uses, f.n_sparse, i)) {
             param_of[n_dense] = i;
-            wrt[n_dense++] = b->params[i];
+            wrt[n_dense++] = b->low[i] != 0 ? b->low[i] : b->params[i];
         }
     for (int i = 0; i < f.n_sparse; i++)
         wrt[n_dense + i] = uses[i].rows;
@@ -126,7 +129,8 @@ static tp_val total_weight(tp_batch_graph *b)
 }
 
 typedef struct update {
-    tp_val w[TP_MAX_TENSORS], dw[TP_MAX_TENSORS], s1[TP_MAX_TENSORS], s2[TP_MAX_TENSORS], ema[TP_MAX_TENSORS];
+    tp_val w[TP_MAX_TENSORS], dw[TP_MAX_TENSORS], s1[TP_MAX_TENSORS], s2[TP_MAX_TENSORS], ema[TP_MAX_TENSORS],
+        low[TP_MAX_TENSORS];
     float table[2 * TP_MAX_TENSORS];
     int n;
     tp_val table_ema[TP_MAX_TENSORS], averaged[TP_MAX_TENSORS]; /* of what is not updated as a whole */
@@ -136,6 +140,13 @@ typedef struct update {
 tp_val tp_step_bind_state(tp_batch_graph *b, int i)
 {
     return i >= 0 ? tp_variable(b->g, b->t->states[i].name, b->t->states[i].tensor) : 0;
+}
+
+static tp_optimizer_attr with_copies(const tp_trainer *t)
+{
+    tp_optimizer_attr a = t->opts.optimizer;
+    a.low = t->opts.precision == TP_PRECISION_BF16;
+    return a;
 }
 
 static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u)
@@ -162,6 +173,7 @@ static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u
         u->s1[u->n] = tp_step_bind_state(b, t->s1[i]);
         u->s2[u->n] = tp_step_bind_state(b, t->s2[i]);
         u->ema[u->n] = ema;
+        u->low[u->n] = b->low[i];
         float *row = u->table + 2 * (size_t)u->n;
         row[0] = 1.0f;
         row[1] = decays ? (float)t->opts.weight_decay : 0.0f;
@@ -176,7 +188,7 @@ static tp_status apply(tp_batch_graph *b, gradients *sum, tp_val loss, update *u
     tp_count(b->g, count, clip);
     if (u->n > 0)
         tp_optimize(b->g, lr, count, clip, tp_constant(b->g, TP_F32, (tp_shape){2, {u->n, 2}}, u->table),
-                    u->n, u->w, u->dw, u->s1, u->s2, u->ema, t->opts.optimizer);
+                    u->n, u->w, u->dw, u->s1, u->s2, u->ema, u->low, with_copies(t));
     const float sparse_table[2] = {1.0f, (float)t->opts.weight_decay};
     for (int i = 0; i < sum->n_sparse; i++) {
         const int p = sum->param[i];
@@ -200,6 +212,8 @@ static tp_status build_step(tp_trainer *t, tp_batch_graph *b, gradients *sum, up
     tp_val loss = 0;
 
     tp_model_bind(t->model, b->g, b->params);
+    for (int i = 0; i < t->n_params; i++)
+        b->low[i] = t->low[i].data != NULL ? tp_variable(b->g, "copy in bfloat16", t->low[i]) : 0;
     tp_feed_bind(b, TP_TRAIN, t->steps_per_epoch, 1);
     b->total = total_weight(b);
     for (int64_t k = 0; k < t->opts.accumulate; k++) {
@@ -227,6 +241,7 @@ tp_status tp_step_build(tp_trainer *t)
     TP_TRY_GOTO(tp_graph_new(&t->g), st, done);
     b.g = t->g;
     TP_TRY_GOTO(tp_alloc(&b.params, room, sizeof(tp_val), "step"), st, done);
+    TP_TRY_GOTO(tp_alloc(&b.low, room, sizeof(tp_val), "step"), st, done);
     TP_TRY_GOTO(tp_alloc(&sum.dense, room, sizeof(tp_val), "step"), st, done);
     TP_TRY_GOTO(tp_alloc(&wrt, room, sizeof(tp_val), "step"), st, done);
     TP_TRY_GOTO(tp_alloc(&grad, room, sizeof(tp_val), "step"), st, done);
@@ -235,6 +250,7 @@ tp_status tp_step_build(tp_trainer *t)
     st = build_step(t, &b, &sum, u, wrt, grad, param_of);
 done:
     tp_free(b.params);
+    tp_free(b.low);
     tp_free(sum.dense);
     tp_free(wrt);
     tp_free(grad);

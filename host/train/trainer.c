@@ -2,6 +2,7 @@
  * step needs lives on the device, the learning rates of coming steps and the results of past ones in rings,
  * so that many steps run without the host. */
 #include "host/train/trainer.h"
+#include "host/core/bf16.h"
 #include "host/core/mem.h"
 #include <math.h>
 #include <stdio.h>
@@ -24,12 +25,12 @@ tp_status tp_trainer_set_counter(tp_trainer *t, uint64_t step)
 
 /* ---- states ---- */
 
-static tp_status add_state(tp_trainer *t, const char *prefix, const char *name, tp_tensor tensor, int *index)
+static tp_status add_state(tp_trainer *t, const char *prefix, const tp_param *p, tp_tensor tensor, int *index)
 {
     char *full = NULL;
 
-    TP_TRY(tp_format(&full, "%s.%s", prefix, name));
-    t->states[t->n_states] = (tp_state_tensor){full, tensor};
+    TP_TRY(tp_format(&full, "%s.%s", prefix, p->name));
+    t->states[t->n_states] = (tp_state_tensor){full, p->shape, tensor, p->channels_last};
     *index = t->n_states++;
     return TP_OK;
 }
@@ -38,13 +39,14 @@ static tp_status new_state(tp_trainer *t, const char *prefix, const tp_param *p,
 {
     tp_tensor tensor;
     TP_TRY(tp_trainer_alloc(t, &tensor, TP_F32, p->tensor.shape, p->name));
-    return add_state(t, prefix, p->name, tensor, index);
+    return add_state(t, prefix, p, tensor, index);
 }
 
 static tp_status make_states(tp_trainer *t)
 {
     const int n = t->n_params;
     const int two = tp_optimizer_states(t->opts.optimizer.kind) == 2;
+    const tp_param step_count = {.name = "t", .shape = {1, {1}}};
     tp_tensor counter_t;
     int index;
 
@@ -52,9 +54,10 @@ static tp_status make_states(tp_trainer *t)
     TP_TRY(tp_alloc(&t->s1, (size_t)n, sizeof(int), "states"));
     TP_TRY(tp_alloc(&t->s2, (size_t)n, sizeof(int), "states"));
     TP_TRY(tp_alloc(&t->ema, (size_t)n, sizeof(int), "states"));
-    for (int i = 0; i < n; i++)
-        TP_TRY(add_state(t, "model", tp_model_param(t->model, i)->name, tp_model_param(t->model, i)->tensor,
-                         &index));
+    for (int i = 0; i < n; i++) {
+        const tp_param *p = tp_model_param(t->model, i);
+        TP_TRY(add_state(t, "model", p, p->tensor, &index));
+    }
     for (int i = 0; i < n; i++) {
         const tp_param *p = tp_model_param(t->model, i);
         t->s1[i] = t->s2[i] = t->ema[i] = -1;
@@ -69,8 +72,49 @@ static tp_status make_states(tp_trainer *t)
                                           p->tensor.data, tp_tensor_bytes(&p->tensor), TP_ON_DEVICE));
         }
     }
-    TP_TRY(tp_trainer_alloc(t, &counter_t, TP_I64, (tp_shape){1, {1}}, "step count"));
-    return add_state(t, "optimizer", "t", counter_t, &t->t_state);
+    TP_TRY(tp_trainer_alloc(t, &counter_t, TP_I64, step_count.shape, "step count"));
+    return add_state(t, "optimizer", &step_count, counter_t, &t->t_state);
+}
+
+/* ---- copies in bfloat16 ---- */
+
+/* Of the filters of convolutions, which multiply in it. */
+static tp_status make_low(tp_trainer *t)
+{
+    TP_TRY(tp_alloc(&t->low, (size_t)t->n_params, sizeof(tp_tensor), "copies"));
+    for (int i = 0; i < t->n_params && t->opts.precision == TP_PRECISION_BF16; i++) {
+        const tp_param *p = tp_model_param(t->model, i);
+        if (p->trained && p->channels_last)
+            TP_TRY(tp_trainer_alloc(t, &t->low[i], TP_BF16, p->tensor.shape, p->name));
+    }
+    return tp_trainer_refresh(t);
+}
+
+static tp_status refresh(tp_trainer *t, const tp_tensor *low, const tp_tensor *w)
+{
+    const int64_t n = tp_shape_len(w->shape);
+    float *from = NULL;
+    uint16_t *to = NULL;
+    tp_status st;
+
+    TP_TRY_GOTO(tp_alloc(&from, (size_t)n, sizeof(*from), "copy in bfloat16"), st, done);
+    TP_TRY_GOTO(tp_alloc(&to, (size_t)n, sizeof(*to), "copy in bfloat16"), st, done);
+    TP_TRY_GOTO(tp_device_download(t->dev, from, w->data, tp_tensor_bytes(w)), st, done);
+    for (int64_t k = 0; k < n; k++)
+        to[k] = tp_bf16_from_f32(from[k]);
+    st = tp_device_upload(t->dev, low->data, to, tp_tensor_bytes(low));
+done:
+    tp_free(from);
+    tp_free(to);
+    return st;
+}
+
+tp_status tp_trainer_refresh(tp_trainer *t)
+{
+    for (int i = 0; i < t->n_params; i++)
+        if (t->low[i].data != NULL)
+            TP_TRY(refresh(t, &t->low[i], &tp_model_param(t->model, i)->tensor));
+    return TP_OK;
 }
 
 /* ---- making and running ---- */
@@ -143,6 +187,7 @@ static tp_status make(tp_trainer *t)
     TP_TRY(tp_trainer_alloc(t, &t->counter, TP_U64, (tp_shape){1, {2}}, "counter"));
     TP_TRY(make_rings(t));
     TP_TRY(make_states(t));
+    TP_TRY(make_low(t));
     TP_TRY(tp_feed_stage(t));
     if (t->steps_per_epoch == 0)
         return TP_OK;
@@ -189,6 +234,8 @@ void tp_trainer_free(tp_trainer *t)
             tp_device_release(t->dev, t->states[i].tensor.data);
         tp_free((void *)(uintptr_t)t->states[i].name);
     }
+    for (int i = 0; t->low != NULL && i < t->n_params; i++)
+        tp_device_release(t->dev, t->low[i].data);
     tp_device_release(t->dev, t->counter.data);
     tp_device_release(t->dev, t->rates.data);
     tp_device_release(t->dev, t->results.data);
@@ -200,6 +247,7 @@ void tp_trainer_free(tp_trainer *t)
     tp_free(t->s1);
     tp_free(t->s2);
     tp_free(t->ema);
+    tp_free(t->low);
     tp_free(t);
 }
 

@@ -84,6 +84,7 @@ struct tp_trainer {
     int n_states;
     int n_params;
     int *s1, *s2, *ema; /* per parameter: index of the state tensor, -1 if none */
+    tp_tensor *low;     /* per parameter: its copy in bfloat16, which the optimizer keeps; no data if none */
     int t_state;
 
     tp_graph *g;
@@ -100,7 +101,7 @@ typedef struct tp_batch_graph {
     tp_val counter, index, weight, total; /* total: sum of the weights of the whole batch */
     tp_val inputs[TP_TRAINER_INPUTS], shift[TP_TRAINER_INPUTS], scale[TP_TRAINER_INPUTS], target,
         target_shift, target_scale, class_weight;
-    tp_val *params;
+    tp_val *params, *low;
 } tp_batch_graph;
 
 /* ---- trainer.c ---- */
@@ -137,7 +138,7 @@ tp_status tp_snapshot_new(tp_snapshot **out, tp_trainer *t) TP_MUST_USE;
 void tp_snapshot_free(tp_snapshot *s); /* NULL is fine */
 /* Takes the states as they are behind the last step that was launched. The one before must have come. */
 tp_status tp_snapshot_take(tp_snapshot *s) TP_MUST_USE;
-/* Waits until it has come to the host, on any thread. */
+/* Waits until it has come to the host, on any thread, and gives it the order of files. */
 tp_status tp_snapshot_await(tp_snapshot *s) TP_MUST_USE;
 /* State i of the trainer in it. */
 tp_tensor tp_snapshot_at(const tp_snapshot *s, int i);

@@ -124,11 +124,13 @@ TP_API const tp_model_input *tp_model_input_at(const tp_model *m, int i);
 /* Parameters (trained) and buffers (running statistics), in the order of the layers. data is device memory.
  */
 typedef struct tp_param {
-    const char *name; /* "0.weight", "3.running_mean" */
-    tp_tensor tensor;
-    int trained; /* 0 for a buffer */
-    int decay;   /* weight decay applies: not a bias, not of a norm */
-    int sparse;  /* an embedding table used once: its gradient touches only the rows of the batch */
+    const char *name;  /* "0.weight", "3.running_mean" */
+    tp_shape shape;    /* PyTorch's, and that of files */
+    tp_tensor tensor;  /* of that shape, or */
+    int channels_last; /* 1: filters (M,C,KH,KW) are stored as (M,KH,KW,C) */
+    int trained;       /* 0 for a buffer */
+    int decay;         /* weight decay applies: not a bias, not of a norm */
+    int sparse;        /* an embedding table used once: its gradient touches only the rows of the batch */
 } tp_param;
 TP_API int tp_model_n_params(const tp_model *m);
 TP_API const tp_param *tp_model_param(const tp_model *m, int i);
@@ -153,6 +155,7 @@ typedef struct tp_forward {
     uint32_t stream;          /* train: first stream number of this pass */
     tp_val weight;            /* train, optional: (B) sample weights that mask padding in batch norm */
     int bf16;                 /* convolutions and what follows them are stored in bfloat16 */
+    const tp_val *low;        /* optional, with bf16: copies of parameters in it, 0 where there is none */
     tp_sparse_use *sparse;    /* optional room for max_sparse uses */
     int max_sparse, n_sparse; /* out: uses found */
 } tp_forward;

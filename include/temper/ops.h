@@ -371,16 +371,18 @@ typedef struct tp_optimizer_attr {
     double momentum;              /* sgd, rmsprop */
     int nesterov;
     double ema; /* decay of the moving averages of dense weights; 0: there are none */
+    int low;    /* 1: weights may have copies in bfloat16, which are written with them */
 } tp_optimizer_attr;
 /* Number of state tensors of w's shape that a kind keeps: 1 or 2. */
 TP_API int tp_optimizer_states(tp_optimizer_kind kind);
 
 /* EFFECT: updates w[i], s1[i], s2[i] (s2 only where the kind keeps two) in place from dw[i], and with
- * attr.ema then ema[i] as tp_ema does. lr float32 (1); t int64 (1) after tp_count; clip from tp_clip_norm
- * (nothing is written when ok is 0); table float32 (n,2): lr multiplier and weight decay of each tensor. */
+ * attr.ema then ema[i] as tp_ema does, and with attr.low low[i], where it is not 0, as w[i] in bfloat16. dw
+ * may be bfloat16. lr float32 (1); t int64 (1) after tp_count; clip from tp_clip_norm (nothing is written
+ * when ok is 0); table float32 (n,2): lr multiplier and weight decay of each tensor. */
 TP_API void tp_optimize(tp_graph *g, tp_val lr, tp_val t, tp_val clip, tp_val table, int n, const tp_val *w,
                         const tp_val *dw, const tp_val *s1, const tp_val *s2, const tp_val *ema,
-                        tp_optimizer_attr attr);
+                        const tp_val *low, tp_optimizer_attr attr);
 /* EFFECT: as tp_optimize for one table w (V,D), on the rows of tp_embedding_rows only (rows i64 (B), dw
  * (B,D)); rows of -1 are skipped, and decay touches only the rows of the batch. table (1,2). An average of a
  * table moves in every row, which is tp_ema's: attr.ema is not used. */

@@ -38,7 +38,7 @@ typedef struct tp_train_opts {
 } tp_train_opts;
 #define TP_TRAIN_OPTS_INIT                                                                                   \
     {                                                                                                        \
-        sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0, 0.0},      \
+        sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0, 0.0, 0},   \
             0.01, 0, 0.0, 64, 1, TP_PRECISION_FP32, 0, 0                                                     \
     }
 
@@ -87,10 +87,15 @@ TP_API tp_status tp_trainer_predict(tp_trainer *t, tp_part part, int use_ema, fl
  * "ema.0.weight", "optimizer.t". */
 typedef struct tp_state_tensor {
     const char *name;
+    tp_shape shape; /* tensor and channels_last as in tp_param */
     tp_tensor tensor;
+    int channels_last;
 } tp_state_tensor;
 TP_API int tp_trainer_n_states(const tp_trainer *t);
 TP_API const tp_state_tensor *tp_trainer_state(const tp_trainer *t, int i);
+
+/* After the memory of parameters was written from outside: their copies in bfloat16 follow. */
+TP_API tp_status tp_trainer_refresh(tp_trainer *t) TP_MUST_USE;
 
 /* The compiled step as text (tp_plan_text); free with tp_text_free. */
 TP_API tp_status tp_trainer_plan_text(const tp_trainer *t, char **out) TP_MUST_USE;

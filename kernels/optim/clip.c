@@ -100,9 +100,9 @@ static tp_status infer_clip(tp_infer *x)
 {
     tp_dtype dtype = TP_F32;
     for (int i = 1; i < x->n_in; i++) {
-        TP_CHECK(tp_is_float(x->dtype[i]) && x->dtype[i] == x->dtype[1], TP_ESHAPE, "gradient %d is %s",
-                 i - 1, tp_dtype_name(x->dtype[i]));
-        dtype = x->dtype[i];
+        TP_CHECK(tp_is_float(x->dtype[i]) && tp_sums_dtype(x->dtype[i]) == tp_sums_dtype(x->dtype[1]),
+                 TP_ESHAPE, "gradient %d is %s", i - 1, tp_dtype_name(x->dtype[i]));
+        dtype = tp_sums_dtype(x->dtype[i]);
     }
     TP_CHECK(x->dtype[0] == TP_DTYPE_NONE || tp_shape_len(x->shape[0]) == 1, TP_ESHAPE,
              "the loss has %lld elements, want 1", (long long)tp_shape_len(x->shape[0]));
@@ -119,6 +119,7 @@ static const tp_case cases_clip[] = {
     {"(),7,3x5", -1.0, 1.0, 0, &clip_tight, 0, 0},
     {"-,40000,17,3", -1.0, 1.0, 0, &clip_off, 0, 0},
     {"-,33x65", -1.0, 1.0, 0, &clip_loose, 0, 0},
+    {"(),7:bf16,3x5,130x33:bf16", -1.0, 1.0, 0, &clip_tight, 0, 0},
 };
 static const tp_impl clip_cpu = {"simd", clip_prepare, clip_simd, NULL, 0};
 static const tp_impl clip_cpu_ref = {"ref", tp_accept_float, clip_ref, NULL, 0};

@@ -49,20 +49,14 @@ TP_SIMD static void ema_loop(float *restrict ema, const float *restrict w, int64
         ema[i] = tp_average_f(ema[i], w[i], keep);
 }
 
-/* ---- inputs: lr, t, clip, table, then n each of w, dw, s1, (two-state kinds) s2, (with averages) ema ----
- */
+/* ---- inputs: lr, t, clip, table, then n each of w, dw, s1, (two-state kinds) s2, (with averages) ema, (with
+ * copies) low ---- */
 
 enum { IN_LR, IN_T, IN_CLIP, IN_TABLE, IN_TENSORS };
 
-/* Tensors that belong to one weight, itself included. */
-static int group_of(const tp_optimizer_attr *a)
-{
-    return 2 + tp_optimizer_states(a->kind) + (a->ema > 0.0);
-}
-
 static int tensors_of(const tp_call *c)
 {
-    return (c->n_in - IN_TENSORS) / group_of(c->attr);
+    return (c->n_in - IN_TENSORS) / tp_optimize_groups(c->attr);
 }
 
 static tp_update rule_for(const tp_call *c, int64_t i)
@@ -111,8 +105,8 @@ static void dense_pieces(void *ctx, int64_t begin, int64_t end)
             loops[attr->kind](&r, (float *)w->data + at, tp_in_f32(c, IN_TENSORS + j->n + i) + at,
                               (float *)c->in[IN_TENSORS + 2 * j->n + i].data + at, s2, stop - at);
             if (r.keep > 0.0f)
-                ema_loop((float *)c->in[c->n_in - j->n + i].data + at, (float *)w->data + at, stop - at,
-                         r.keep);
+                ema_loop((float *)c->in[IN_TENSORS + tp_optimize_ema(attr) * j->n + i].data + at,
+                         (float *)w->data + at, stop - at, r.keep);
         }
         first += pieces;
     }
@@ -154,11 +148,14 @@ static tp_status optimize_ref(const tp_call *c)
         const tp_update r = rule_for(c, i);
         const tp_tensor *w = &c->in[IN_TENSORS + i];
         const tp_tensor *s2 = tp_optimizer_states(r.kind) == 2 ? w + 3 * n : NULL;
-        const tp_tensor *ema = attr->ema > 0.0 ? &c->in[c->n_in - n + i] : NULL;
+        const tp_tensor *ema = attr->ema > 0.0 ? w + tp_optimize_ema(attr) * n : NULL,
+                        *low = attr->low ? w + tp_optimize_low(attr) * n : NULL;
         for (int64_t k = 0, len = tp_len(w); k < len; k++) {
             update_at(&r, w, w + n, w + 2 * n, s2, k, k);
             if (ema != NULL)
                 tp_set(ema, k, attr->ema * tp_get(ema, k) + (1.0 - attr->ema) * tp_get(w, k));
+            if (low != NULL && low->dtype != TP_DTYPE_NONE)
+                tp_set(low, k, tp_get(w, k));
         }
     }
     return TP_OK;
@@ -181,15 +178,16 @@ static tp_status check_scalars(const tp_infer *x, int n)
 static tp_status infer_optimize(tp_infer *x)
 {
     const tp_optimizer_attr *a = x->attr;
-    const int per = group_of(a), n = (x->n_in - IN_TENSORS) / per;
+    const int per = tp_optimize_groups(a), n = (x->n_in - IN_TENSORS) / per;
 
     TP_CHECK(n > 0 && (x->n_in - IN_TENSORS) % per == 0, TP_ESHAPE, "%d tensors do not make groups of %d",
              x->n_in - IN_TENSORS, per);
     TP_TRY(check_scalars(x, n));
     for (int i = 0; i < n; i++)
         for (int k = 1; k < per; k++)
-            TP_CHECK(tp_shape_equal(x->shape[IN_TENSORS + i], x->shape[IN_TENSORS + k * n + i]), TP_ESHAPE,
-                     "tensor %d: its gradient, a state or its average has another shape", i);
+            TP_CHECK(tp_shape_equal(x->shape[IN_TENSORS + i], x->shape[IN_TENSORS + k * n + i]) ||
+                         (a->low && k == per - 1 && x->dtype[IN_TENSORS + k * n + i] == TP_DTYPE_NONE),
+                     TP_ESHAPE, "tensor %d: its gradient, a state, its average or copy has another shape", i);
     return TP_OK;
 }
 
@@ -318,13 +316,15 @@ static tp_status ema_ref(const tp_call *c)
 
 static const tp_optimizer_attr a_sgd = {.kind = TP_SGD, .momentum = 0.9},
                                a_nesterov = {.kind = TP_SGD, .momentum = 0.9, .nesterov = 1},
-                               a_adam = {TP_ADAM, 0.9, 0.999, 1e-8, 0, 0, 0},
-                               a_adamw = {TP_ADAMW, 0.9, 0.999, 1e-8, 0, 0, 0},
-                               a_lion = {TP_LION, 0.9, 0.99, 0, 0, 0, 0},
-                               a_rms = {TP_RMSPROP, 0, 0.99, 1e-8, 0.9, 0, 0},
-                               a_ada = {TP_ADAGRAD, 0, 0, 1e-10, 0, 0, 0},
-                               a_adamw_ema = {TP_ADAMW, 0.9, 0.999, 1e-8, 0, 0, 0.9},
-                               a_lion_ema = {TP_LION, 0.9, 0.99, 0, 0, 0, 0.75};
+                               a_adam = {TP_ADAM, 0.9, 0.999, 1e-8, 0, 0, 0, 0},
+                               a_adamw = {TP_ADAMW, 0.9, 0.999, 1e-8, 0, 0, 0, 0},
+                               a_lion = {TP_LION, 0.9, 0.99, 0, 0, 0, 0, 0},
+                               a_rms = {TP_RMSPROP, 0, 0.99, 1e-8, 0.9, 0, 0, 0},
+                               a_ada = {TP_ADAGRAD, 0, 0, 1e-10, 0, 0, 0, 0},
+                               a_adamw_ema = {TP_ADAMW, 0.9, 0.999, 1e-8, 0, 0, 0.9, 0},
+                               a_lion_ema = {TP_LION, 0.9, 0.99, 0, 0, 0, 0.75, 0},
+                               a_adamw_low = {TP_ADAMW, 0.9, 0.999, 1e-8, 0, 0, 0, 1},
+                               a_lion_low = {TP_LION, 0.9, 0.99, 0, 0, 0, 0.75, 1};
 /* Positive values, as second moments are. */
 static const tp_case cases_optimize[] = {
     {"1,1:i64,2,1x2,3*5", 0.1, 1.0, 9, &a_sgd, 2e-6, 0},
@@ -342,6 +342,10 @@ static const tp_case cases_optimize[] = {
     {"1,1:i64,2,1x2,4*33x65", 0.1, 1.0, 9, &a_lion_ema, 2e-6, 0},
     {"1,1:i64,2,1x2,4*19", 0.0, 2.0, 9, &a_lion_ema, 2e-6, TP_CASE_WHOLE},
     {"1,1:i64,2,1x2,4*18", 0.0, 2.0, 9, &a_lion_ema, 2e-6, TP_CASE_WHOLE},
+    /* gradients in bfloat16, copies of weights in it */
+    {"1,1:i64,2,2x2,7,33x65,7,33x65:bf16,7,33x65,7,33x65,-,33x65:bf16", 0.1, 1.0, 9, &a_adamw_low, 4e-3, 0},
+    {"1,1:i64,2,2x2,2*5000,5000:bf16,5000,2*5000,2*5000,2*5000:bf16", 0.1, 1.0, 9, &a_lion_low, 4e-3, 0},
+    {"1,1:i64,2,1x2,19,19:bf16,2*19,19:bf16", 0.0, 2.0, 9, &a_lion_low, 4e-3, TP_CASE_WHOLE},
 };
 static const tp_case cases_optimize_rows[] = {
     {"1,1:i64,2,1x2,1000x7,1:i64,1x7,1000x7", 0.1, 1.0, 1000, &a_sgd, 2e-6, 0},
@@ -449,11 +453,11 @@ void tp_count(tp_graph *g, tp_val t, tp_val clip)
 }
 
 void tp_optimize(tp_graph *g, tp_val lr, tp_val t, tp_val clip, tp_val table, int n, const tp_val *w,
-                 const tp_val *dw, const tp_val *s1, const tp_val *s2, const tp_val *ema,
+                 const tp_val *dw, const tp_val *s1, const tp_val *s2, const tp_val *ema, const tp_val *low,
                  tp_optimizer_attr attr)
 {
-    tp_val in[IN_TENSORS + 5 * TP_MAX_TENSORS] = {lr, t, clip, table};
-    const int states = tp_optimizer_states(attr.kind), per = group_of(&attr);
+    tp_val in[IN_TENSORS + 6 * TP_MAX_TENSORS] = {lr, t, clip, table};
+    const int states = tp_optimizer_states(attr.kind);
 
     if (too_many(g, "optimize", n))
         return;
@@ -464,9 +468,11 @@ void tp_optimize(tp_graph *g, tp_val lr, tp_val t, tp_val clip, tp_val table, in
         if (states == 2)
             in[IN_TENSORS + 3 * n + i] = s2[i];
         if (attr.ema > 0.0)
-            in[IN_TENSORS + (per - 1) * n + i] = ema[i];
+            in[IN_TENSORS + tp_optimize_ema(&attr) * n + i] = ema[i];
+        if (attr.low)
+            in[IN_TENSORS + tp_optimize_low(&attr) * n + i] = low[i];
     }
-    (void)tp_graph_add(g, &tp_op_optimize, IN_TENSORS + per * n, in, &attr);
+    (void)tp_graph_add(g, &tp_op_optimize, IN_TENSORS + tp_optimize_groups(&attr) * n, in, &attr);
 }
 
 void tp_optimize_rows(tp_graph *g, tp_val lr, tp_val t, tp_val clip, tp_val table, tp_val w, tp_val rows,

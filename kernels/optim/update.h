@@ -16,6 +16,23 @@ typedef struct tp_update {
     float keep;                /* of a moving average; 0 where there is none */
 } tp_update;
 
+/* Tensors that belong to one weight: w, dw, s1, (two states) s2, (with averages) ema, (with copies) low;
+ * which of them the last two are, and how many there are. */
+static inline int tp_optimize_ema(const tp_optimizer_attr *a)
+{
+    return 2 + tp_optimizer_states(a->kind);
+}
+
+static inline int tp_optimize_low(const tp_optimizer_attr *a)
+{
+    return tp_optimize_ema(a) + (a->ema > 0.0);
+}
+
+static inline int tp_optimize_groups(const tp_optimizer_attr *a)
+{
+    return tp_optimize_low(a) + (a->low != 0);
+}
+
 /* The rule of step t; lr and decay are those of one tensor (tp_update_tensor). */
 TP_HD tp_update tp_update_of(tp_optimizer_attr a, double t, double scale)
 {

@@ -44,7 +44,7 @@ struct Trained : Net {
         clip = var({2}, {scale, 1.0});
         tp_count(g, t, clip);
         tp_optimize(g, var({1}, {c.lr}), t, clip, var({1, 2}, {1.0, c.decay}), 1, &w, &dw, &s1, &s2, nullptr,
-                    c.attr);
+                    nullptr, c.attr);
         EXPECT_EQ(tp_plan_new(&plan, g, cpu_device(), nullptr), TP_OK) << tp_last_error();
     }
     ~Trained()
@@ -94,7 +94,7 @@ TEST(OptimTest, AGradientThatIsNotFiniteChangesNothing)
                 if (by_rows)
                     tp_optimize_rows(n.g, lr, t, clip, table, w, n.ints({3}, {0, 1, 2}), dw, s1, s2, c.attr);
                 else
-                    tp_optimize(n.g, lr, t, clip, table, 1, &w, &dw, &s1, &s2, nullptr, c.attr);
+                    tp_optimize(n.g, lr, t, clip, table, 1, &w, &dw, &s1, &s2, nullptr, nullptr, c.attr);
                 tp_ema(n.g, clip, 1, &average, &w, 0.75);
                 tp_plan *p = nullptr;
                 ASSERT_EQ(tp_plan_new(&p, n.g, cpu_device(), nullptr), TP_OK) << tp_last_error();

@@ -81,8 +81,8 @@ struct Robust : Net {
         clip = tp_output(g, tp_clip_norm(g, 4, grads, total, 1.0));
         tp_count(g, t, clip);
         const std::vector<double> table = {1, 0.01, 1, 0, 1, 0.01, 1, 0};
-        tp_optimize(g, lr, t, clip, var({4, 2}, table), 4, w, grads, s1.data(), s2.data(), nullptr,
-                    {TP_ADAMW, 0.9, 0.999, 1e-8, 0, 0, 0});
+        tp_optimize(g, lr, t, clip, var({4, 2}, table), 4, w, grads, s1.data(), s2.data(), nullptr, nullptr,
+                    {TP_ADAMW, 0.9, 0.999, 1e-8, 0, 0, 0, 0});
     }
     std::vector<double> read(tp_val v)
     {

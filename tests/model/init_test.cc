@@ -96,7 +96,7 @@ TEST(Init, WeightsAndBiasesAreDrawnAsPyTorchDraws)
             ASSERT_NE(m, nullptr) << tp_last_error();
             ASSERT_EQ(tp_model_n_params(m.get()), 2);
             const tp_param *weight = tp_model_param(m.get(), 0), *bias = tp_model_param(m.get(), 1);
-            EXPECT_TRUE(tp_shape_equal(weight->tensor.shape, tp_shape_make(g.nd, g.weight)));
+            EXPECT_TRUE(tp_shape_equal(weight->shape, tp_shape_make(g.nd, g.weight)));
             EXPECT_TRUE(tp_shape_equal(bias->tensor.shape, tp_shape_make(1, g.weight)));
             const std::vector<float> w = values(weight), b = values(bias);
             if (init == "default") {

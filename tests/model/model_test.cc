@@ -18,8 +18,7 @@ std::string params_of(const tp_model *m)
     for (int i = 0; m != nullptr && i < tp_model_n_params(m); i++) {
         const tp_param *p = tp_model_param(m, i);
         char shape[TP_SHAPE_TEXT_SIZE];
-        const std::string one =
-            std::string(p->name) + " " + tp_shape_text(p->tensor.shape, shape, sizeof(shape));
+        const std::string one = std::string(p->name) + " " + tp_shape_text(p->shape, shape, sizeof(shape));
         s += (s.empty() ? "" : ", ") + (p->trained ? one : "[" + one + "]");
     }
     return s;
