@@ -1,7 +1,8 @@
 /* pool.cu - max and average pooling of (N,C,H,W) and (N,C,W), or with channels last, and their gradients: a
  * thread an output, or, for a gradient, an input element that looks at every window over it, so that nothing
  * is added from two sides. Channels last, a thread takes four channels of a pixel at once where four divide
- * them: 128-bit reads and writes. Reads come from cache but for the first. */
+ * them: 128-bit reads and writes. Reads come from cache but for the first. For the gradient of a maximum over
+ * windows that do not overlap a thread has a window and what lies between it and the next. */
 #include "kernels/libraries.cuh"
 #include "kernels/pool/pool.h"
 
@@ -17,7 +18,10 @@ template <int V> __device__ static pack<V> load(const float *from)
 
 template <int V> __device__ static void store(float *to, const pack<V> &p)
 {
-    *reinterpret_cast<pack<V> *>(to) = p;
+    if constexpr (V == 4)
+        tp_store_float4(reinterpret_cast<float4 *>(to), make_float4(p.v[0], p.v[1], p.v[2], p.v[3]));
+    else
+        *reinterpret_cast<pack<V> *>(to) = p;
 }
 
 template <int V> __device__ static pack<V> filled(float v)
@@ -134,6 +138,86 @@ __global__ void max_pool_grad_inputs(float *dx, const float *x, const float *y, 
     }
 }
 
+/* ---- the gradient of windows that do not overlap ---- */
+
+/* Images cut into cells of stride[0] x stride[1], clipped at the end: a window lies in the corner of each,
+ * but for the last of a row or column, which may have none. Indices have 32 bits. */
+struct pool_cells {
+    uint32_t down, across, packs, total; /* packs of channels */
+};
+
+__device__ static spot cell_at(const tp_pool_dims &d, const pool_cells &g, uint32_t at)
+{
+    const uint32_t inner = d.last ? g.packs : g.across, middle = d.last ? g.across : g.down,
+                   outer = d.last ? g.down : g.packs, p = at / inner, q = p / middle, n = q / outer,
+                   a = at - p * inner, b = p - q * middle, c = q - n * outer;
+    return d.last ? spot{n, a, c, b} : spot{n, c, b, a};
+}
+
+/* Turns x of a window into dx, element by element in the order of the window: the first that is its maximum
+ * takes dy. */
+template <int V>
+__device__ static void take_first(pack<V> &x, bool (&taken)[V], const pack<V> &y, const pack<V> &dy)
+{
+    for (int k = 0; k < V; k++) {
+        const bool hit = !taken[k] && x.v[k] == y.v[k];
+        taken[k] = taken[k] || hit;
+        x.v[k] = hit ? dy.v[k] : 0.0f;
+    }
+}
+
+/* A window of K x K, or of any size where K is 0. */
+template <int V, int K>
+__device__ static void window_grad(float *dx, const float *x, const pack<V> &y, const pack<V> &dy,
+                                   const tp_pool_dims &d)
+{
+    bool taken[V] = {};
+
+    if constexpr (K > 0) {
+        pack<V> here[K * K];
+        TP_UNROLL
+        for (int k = 0; k < K * K; k++)
+            here[k] = load<V>(x + k / K * d.x.h + k % K * d.x.w);
+        TP_UNROLL
+        for (int k = 0; k < K * K; k++) {
+            take_first<V>(here[k], taken, y, dy);
+            store<V>(dx + k / K * d.x.h + k % K * d.x.w, here[k]);
+        }
+    } else {
+        for (int64_t r = 0; r < d.kernel[0]; r++)
+            for (int64_t s = 0; s < d.kernel[1]; s++) {
+                pack<V> here = load<V>(x + r * d.x.h + s * d.x.w);
+                take_first<V>(here, taken, y, dy);
+                store<V>(dx + r * d.x.h + s * d.x.w, here);
+            }
+    }
+}
+
+/* Everything is read and written once: a thread has a cell. */
+template <int V, int K>
+__global__ void max_pool_grad_cells(float *dx, const float *x, const float *y, const float *dy,
+                                    tp_pool_dims d, pool_cells g)
+{
+    const bool gaps = d.kernel[0] < d.stride[0] || d.kernel[1] < d.stride[1];
+
+    TP_GRID_LOOP (at, g.total) {
+        const spot cell = cell_at(d, g, (uint32_t)at);
+        const int64_t top = cell.i * d.stride[0], left = cell.j * d.stride[1],
+                      corner = tp_image_at(d.x, cell.n, cell.c * V, top, left);
+        const bool window = cell.i < d.oh && cell.j < d.ow;
+        if (window) {
+            const int64_t o = tp_image_at(d.y, cell.n, cell.c * V, cell.i, cell.j);
+            window_grad<V, K>(dx + corner, x + corner, load<V>(y + o), load<V>(dy + o), d);
+        }
+        if (window && !gaps)
+            continue;
+        for (int64_t r = 0; r < d.stride[0] && top + r < d.h; r++)
+            for (int64_t s = 0; s < d.stride[1] && left + s < d.w; s++)
+                if (!window || r >= d.kernel[0] || s >= d.kernel[1])
+                    store<V>(dx + corner + r * d.x.h + s * d.x.w, filled<V>(0.0f));
+    }
+}
+
 template <int V> __global__ void avg_pool_grad_inputs(float *dx, const float *dy, tp_pool_dims d)
 {
     const float area = (float)(d.kernel[0] * d.kernel[1]);
@@ -181,9 +265,30 @@ static tp_status avg_pool_run(const tp_call *c)
     return TP_OK;
 }
 
+template <int V, int K> static tp_status launch_cells(const tp_call *c, const tp_pool_dims &d)
+{
+    const int64_t down = (d.h + d.stride[0] - 1) / d.stride[0],
+                  across = (d.w + d.stride[1] - 1) / d.stride[1], total = d.n * down * across * d.c / V;
+    const pool_cells g = {(uint32_t)down, (uint32_t)across, (uint32_t)(d.c / V), (uint32_t)total};
+
+    TP_LAUNCH((max_pool_grad_cells<V, K>), tp_cuda_blocks(c, total), TP_THREADS, 0, c, tp_out_f32(c, 0),
+              tp_in_f32(c, 0), tp_in_f32(c, 1), tp_in_f32(c, 2), d, g);
+    return TP_OK;
+}
+
+template <int V> static tp_status run_cells(const tp_call *c, const tp_pool_dims &d)
+{
+    return d.kernel[0] == 2 && d.kernel[1] == 2 ? launch_cells<V, 2>(c, d) : launch_cells<V, 0>(c, d);
+}
+
 static tp_status max_pool_grad_run(const tp_call *c)
 {
     const tp_pool_dims d = dims_of(c);
+    const bool apart =
+        d.stride[0] >= d.kernel[0] && d.stride[1] >= d.kernel[1] && d.pad[0] == 0 && d.pad[1] == 0;
+
+    if (apart && tp_len(&c->in[0]) <= INT32_MAX)
+        return d.last && d.c % 4 == 0 ? run_cells<4>(c, d) : run_cells<1>(c, d);
     LAUNCH(max_pool_grad_inputs, c, d, tp_out_f32(c, 0), tp_in_f32(c, 0), tp_in_f32(c, 1), tp_in_f32(c, 2));
     return TP_OK;
 }
