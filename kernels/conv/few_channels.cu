@@ -38,7 +38,7 @@ __device__ static four load_four(const float *from)
 
 __device__ static void store_four(float *to, const four &v)
 {
-    *reinterpret_cast<four *>(to) = v;
+    tp_store_float4(reinterpret_cast<float4 *>(to), make_float4(v.v[0], v.v[1], v.v[2], v.v[3]));
 }
 
 /* sum += a * b */
@@ -176,11 +176,31 @@ __device__ static void group_products(four (&sum)[ROW::PIXELS][2], const float *
 }
 
 /* NaN stays NaN. */
-__device__ static void relu(four &v)
+template <int P> __device__ static void group_relu(four (&sum)[P][2])
 {
     TP_UNROLL
-    for (int e = 0; e < 4; e++)
-        v.v[e] = v.v[e] <= 0.0f ? 0.0f : v.v[e];
+    for (int p = 0; p < P; p++) {
+        TP_UNROLL
+        for (int e = 0; e < 8; e++) {
+            float &v = sum[p][e / 4].v[e % 4];
+            v = v <= 0.0f ? 0.0f : v;
+        }
+    }
+}
+
+/* Up to `pixels` pixels of a group, and of each the four filters `further` on if there are these. */
+template <typename E, int P>
+__device__ static void group_store(E *to, const four (&sum)[P][2], int pixels, int filters, int further,
+                                   bool both)
+{
+    TP_UNROLL
+    for (int p = 0; p < P; p++) {
+        if (p < pixels)
+            store_four(to, sum[p][0]);
+        if (p < pixels && both)
+            store_four(to + further, sum[p][1]);
+        to += filters;
+    }
 }
 
 /* y = act(conv(x, w) + bias): a warp stores the filters of a pixel side by side. */
@@ -206,17 +226,9 @@ __global__ void TP_RESIDENT(THREADS, 4)
             four sum[ROW::PIXELS][2];
             group_products<ROW>(sum, filters + 4 * lane, tile + i * d.stride * d.pitch + j * d.step, d,
                                 width);
-            TP_UNROLL
-            for (int p = 0; p < ROW::PIXELS; p++) {
-                if (rectify) {
-                    relu(sum[p][0]);
-                    relu(sum[p][1]);
-                }
-                if (j + p < d.ow)
-                    store_four(to + p * d.filters, sum[p][0]);
-                if (j + p < d.ow && 4 * (lane + lanes) < d.filters)
-                    store_four(to + p * d.filters + 4 * lanes, sum[p][1]);
-            }
+            if (rectify)
+                group_relu(sum);
+            group_store(to, sum, d.ow - j, d.filters, 4 * lanes, 4 * (lane + lanes) < d.filters);
         }
     }
 }
