@@ -24,6 +24,13 @@
         (kernel)<<<(grid), (block), (bytes), tp_queue_of(c)->stream>>>(__VA_ARGS__);                         \
         TP_TRY(tp_cuda_check(cudaGetLastError(), #kernel));                                                  \
     } while (0)
+/* Before a loop whose arrays must stay in registers. */
+#define TP_UNROLL _Pragma("unroll")
+/* Registers for that many blocks on a multiprocessor. */
+#define TP_RESIDENT(threads, blocks) __launch_bounds__(threads, blocks)
+#else
+#define TP_UNROLL
+#define TP_RESIDENT(threads, blocks)
 #endif
 
 /* What the implementations of a CUDA device launch on: tp_call's queue. */
@@ -46,6 +53,18 @@ tp_status tp_cuda_check(cudaError_t error, const char *what);
 #define TP_WARP     32
 #define TP_THREADS  256 /* of a block, where nothing else asks for another number */
 #define TP_ALL_LANE 0xffffffffu
+
+/* A float4 in one store: nvcc 13 cuts a plain one into pieces at times. */
+__device__ static inline void tp_store_float4(float4 *to, float4 v)
+{
+#ifndef TP_EMULATED
+    asm volatile("st.global.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "f"(v.x),
+                 "f"(v.y), "f"(v.z), "f"(v.w)
+                 : "memory");
+#else
+    *to = v;
+#endif
+}
 
 /* Blocks of TP_THREADS for a TP_GRID_LOOP over n items: enough to fill the device, at least one. */
 static inline unsigned tp_cuda_blocks(const tp_call *c, int64_t n)

@@ -1,58 +1,77 @@
-/* pack.cuh - N stored numbers that lie side by side, read and written at once (up to 16 bytes an access) and
- * computed with in float32. T is float, or uint16_t for bfloat16. Where N > 1 the place must be a multiple of
- * N numbers from the start of an allocation. */
+/* pack.cuh - elements as they are stored, read and written several at a time, and as float in between.
+ *
+ * A kernel is a template of the stored type T: float, or uint16_t for bfloat16. Packs of 16 bytes give the
+ * widest access a thread has; addresses are multiples of a pack. Reads and writes go by words of 32 bits:
+ * nvcc 13 splits stores of narrower or looser structs. */
 #ifndef TP_KERNELS_PACK_CUH
 #define TP_KERNELS_PACK_CUH
 #include "kernels/cuda.cuh"
 
-/* Numbers of a type in 16 bytes. */
-template <typename T> struct tp_wide {
-    static const int N = 16 / (int)sizeof(T);
+/* N neighbouring elements; N is a power of two. */
+template <typename T, int N> struct tp_pack {
+    T v[N];
 };
+
+template <typename T> constexpr int tp_pack_len = static_cast<int>(16 / sizeof(T));
 
 template <int WORDS> struct alignas(WORDS % 4 == 0 ? 16 : 4 * WORDS) tp_words {
     uint32_t w[WORDS];
 };
 
-template <int N> __device__ inline void tp_load_pack(float (&v)[N], const float *p)
+/* N elements from p on, as floats. */
+template <int N> __device__ inline tp_pack<float, N> tp_load_pack(const float *p)
 {
     const tp_words<N> in = *reinterpret_cast<const tp_words<N> *>(p);
+    tp_pack<float, N> f;
     for (int k = 0; k < N; k++)
-        v[k] = __uint_as_float(in.w[k]);
+        f.v[k] = __uint_as_float(in.w[k]);
+    return f;
 }
 
-template <int N> __device__ inline void tp_load_pack(float (&v)[N], const uint16_t *p)
+template <int N> __device__ inline tp_pack<float, N> tp_load_pack(const uint16_t *p)
 {
-    if constexpr (N == 1) {
-        v[0] = tp_load(p, 0);
-        return;
-    } else {
+    tp_pack<float, N> f;
+    if constexpr (N == 1)
+        f.v[0] = tp_load(p, 0);
+    else {
         const tp_words<N / 2> in = *reinterpret_cast<const tp_words<N / 2> *>(p);
         for (int k = 0; k < N / 2; k++) {
-            v[2 * k] = __uint_as_float(in.w[k] << 16);
-            v[2 * k + 1] = __uint_as_float(in.w[k] & 0xffff0000u);
+            f.v[2 * k] = __uint_as_float(in.w[k] << 16);
+            f.v[2 * k + 1] = __uint_as_float(in.w[k] & 0xffff0000u);
         }
     }
+    return f;
 }
 
-template <int N> __device__ inline void tp_store_pack(float *p, const float (&v)[N])
+template <int WORDS> __device__ inline void tp_store_words(void *to, const tp_words<WORDS> &v)
+{
+    if constexpr (WORDS % 4 == 0)
+        for (int k = 0; k < WORDS; k += 4)
+            tp_store_float4(static_cast<float4 *>(to) + k / 4,
+                            make_float4(__uint_as_float(v.w[k]), __uint_as_float(v.w[k + 1]),
+                                        __uint_as_float(v.w[k + 2]), __uint_as_float(v.w[k + 3])));
+    else
+        *static_cast<tp_words<WORDS> *>(to) = v;
+}
+
+/* N floats to p, each rounded to what is stored. */
+template <int N> __device__ inline void tp_store_pack(float *p, const tp_pack<float, N> &f)
 {
     tp_words<N> out;
     for (int k = 0; k < N; k++)
-        out.w[k] = __float_as_uint(v[k]);
-    *reinterpret_cast<tp_words<N> *>(p) = out;
+        out.w[k] = __float_as_uint(f.v[k]);
+    tp_store_words<N>(p, out);
 }
 
-template <int N> __device__ inline void tp_store_pack(uint16_t *p, const float (&v)[N])
+template <int N> __device__ inline void tp_store_pack(uint16_t *p, const tp_pack<float, N> &f)
 {
-    if constexpr (N == 1) {
-        tp_store(p, 0, v[0]);
-        return;
-    } else {
+    if constexpr (N == 1)
+        tp_store(p, 0, f.v[0]);
+    else {
         tp_words<N / 2> out;
         for (int k = 0; k < N / 2; k++)
-            out.w[k] = tp_bf16_from_f32(v[2 * k]) | (uint32_t)tp_bf16_from_f32(v[2 * k + 1]) << 16;
-        *reinterpret_cast<tp_words<N / 2> *>(p) = out;
+            out.w[k] = tp_bf16_from_f32(f.v[2 * k]) | (uint32_t)tp_bf16_from_f32(f.v[2 * k + 1]) << 16;
+        tp_store_words<N / 2>(p, out);
     }
 }
 

@@ -632,6 +632,20 @@ static const tp_conv_attr c_plain = PLAIN(0), c_same = SAME(0), c_stride = STRID
                           c_group = GROUP(0), c_depth = DEPTH(0), c_flat = FLAT(0);
 static const tp_conv_attr l_plain = PLAIN(1), l_same = SAME(1), l_stride = STRIDE(1), l_dilate = DILATE(1),
                           l_group = GROUP(1), l_depth = DEPTH(1), l_flat = FLAT(1);
+/* Channels last. */
+#define STRIDED                                                                                              \
+    {                                                                                                        \
+        {2, 2}, {1, 2}, {1, 1}, 1, TP_ACT_NONE, 1                                                            \
+    }
+#define WIDE                                                                                                 \
+    {                                                                                                        \
+        {1, 1}, {2, 2}, {1, 1}, 1, TP_ACT_NONE, 1                                                            \
+    }
+#define TALL                                                                                                 \
+    {                                                                                                        \
+        {1, 2}, {2, 1}, {2, 1}, 1, TP_ACT_NONE, 1                                                            \
+    }
+static const tp_conv_attr l_strided = STRIDED, l_wide = WIDE, l_tall = TALL;
 static const tp_case cases_conv[] = {
     {"1x1x1x1,1x1x1x1,1", 0.2, 1.0, 0, &c_plain, 0, 0},
     {"2x3x7x6,5x3x3x3,5", -1.0, 1.0, 0, &c_same, 0, 0},
@@ -655,6 +669,19 @@ static const tp_case cases_conv[] = {
     {"2x7x6x3:bf16,5x3x3x3:bf16,5", -1.0, 1.0, 0, &l_same, 4e-3, 0},
     {"2x5x5x4:bf16,6x3x3x2:bf16,-", -1.0, 1.0, 0, &l_group, 4e-3, 0},
     {"2x3x9x8:bf16,4x3x3x3:bf16,-", -1.0, 1.0, 0, &c_stride, 4e-3, 0},
+    /* few channels: rows of taps in registers or not, filters for one, some and more lanes than a warp's,
+     * groups of pixels that end in a row and do not, more strips than blocks, a strip that must be low */
+    {"3x13x11x1,32x3x3x1,32", -1.0, 1.0, 0, &l_same, 0, 0},
+    {"2x6x19x3,20x3x3x3,20", -1.0, 1.0, 0, &l_wide, 0, 0},
+    {"2x12x8x1,8x5x5x1,-", -1.0, 1.0, 0, &l_wide, 0, 0},
+    {"2x11x17x2,4x3x4x2,4", -1.0, 1.0, 0, &l_strided, 0, 0},
+    {"2x13x9x3,4x3x3x3,4", -1.0, 1.0, 0, &l_tall, 0, 0},
+    {"1x4x9x1,132x1x2x1,132", -1.0, 1.0, 0, &l_plain, 0, 0},
+    {"300x5x3x1,8x3x3x1,8", -1.0, 1.0, 0, &l_same, 0, 0},
+    {"1x5x450x3,8x3x3x3,8", -1.0, 1.0, 0, &l_same, 0, 0},
+    {"2x37x2,12x5x2,12", -1.0, 1.0, 0, &l_flat, 0, 0},
+    {"2x6x19x3:bf16,20x3x3x3:bf16,20", -1.0, 1.0, 0, &l_same, 4e-3, 0},
+    {"3x13x11x1:bf16,32x3x3x1:bf16,-", -1.0, 1.0, 0, &l_same, 4e-3, 0},
 };
 static const tp_conv_grad_attr gx_plain = {PLAIN(0), {4, {2, 3, 5, 6}}},
                                gx_stride = {STRIDE(0), {4, {2, 3, 9, 8}}},
@@ -692,6 +719,13 @@ static const tp_conv_grad_attr gw_plain = {PLAIN(0), {4, {4, 3, 2, 3}}},
                                lw_dilate = {DILATE(1), {4, {3, 3, 3, 4}}},
                                lw_group = {GROUP(1), {4, {6, 3, 3, 2}}},
                                lw_depth = {DEPTH(1), {4, {6, 3, 3, 1}}}, lw_flat = {FLAT(1), {3, {5, 3, 4}}};
+static const tp_conv_grad_attr few_gray = {SAME(1), {4, {32, 3, 3, 1}}},
+                               few_color = {WIDE, {4, {20, 3, 3, 3}}}, few_wide = {WIDE, {4, {8, 5, 5, 1}}},
+                               few_strided = {STRIDED, {4, {4, 3, 4, 2}}},
+                               few_tall = {TALL, {4, {4, 3, 3, 3}}},
+                               few_many = {PLAIN(1), {4, {132, 1, 2, 1}}},
+                               few_rows = {SAME(1), {4, {8, 3, 3, 1}}},
+                               few_long = {SAME(1), {4, {8, 3, 3, 3}}}, few_flat = {FLAT(1), {3, {12, 5, 2}}};
 static const tp_case cases_weight_grad[] = {
     {"2x3x5x6,2x4x4x4", -1.0, 1.0, 0, &gw_plain, 0, 0},
     {"2x3x9x8,2x4x5x4", -1.0, 1.0, 0, &gw_stride, 0, 0},
@@ -707,6 +741,18 @@ static const tp_case cases_weight_grad[] = {
     {"3x17x4,3x9x5", -1.0, 1.0, 0, &lw_flat, 0, 0},
     {"2x9x8x3:bf16,2x5x4x4:bf16", -1.0, 1.0, 0, &lw_stride, 4e-3, 0},
     {"2x5x5x4:bf16,2x5x5x6:bf16", -1.0, 1.0, 0, &lw_group, 4e-3, 0},
+    /* few channels, as those of conv */
+    {"3x13x11x1,3x13x11x32", -1.0, 1.0, 0, &few_gray, 0, 0},
+    {"2x6x19x3,2x8x21x20", -1.0, 1.0, 0, &few_color, 0, 0},
+    {"2x12x8x1,2x12x8x8", -1.0, 1.0, 0, &few_wide, 0, 0},
+    {"2x11x17x2,2x6x9x4", -1.0, 1.0, 0, &few_strided, 0, 0},
+    {"2x13x9x3,2x13x5x4", -1.0, 1.0, 0, &few_tall, 0, 0},
+    {"1x4x9x1,1x4x8x132", -1.0, 1.0, 0, &few_many, 0, 0},
+    {"300x5x3x1,300x5x3x8", -1.0, 1.0, 0, &few_rows, 0, 0},
+    {"1x5x450x3,1x5x450x8", -1.0, 1.0, 0, &few_long, 0, 0},
+    {"2x37x2,2x18x12", -1.0, 1.0, 0, &few_flat, 0, 0},
+    {"3x13x11x1:bf16,3x13x11x32:bf16", -1.0, 1.0, 0, &few_gray, 4e-3, 0},
+    {"1x5x450x3:bf16,1x5x450x8:bf16", -1.0, 1.0, 0, &few_long, 4e-3, 0},
 };
 
 static const tp_impl forward_dnnl = {"onednn", forward_prepare, forward_run, conv_release, TP_IMPL_LIBRARY};

@@ -5,6 +5,7 @@
  * the weight gradient, whose long sum over pixels is cut into parts. With groups (own) a thread makes an
  * output, and a block a weight of the weight gradient. */
 #include "kernels/conv/conv.h"
+#include "kernels/conv/few_channels.cuh"
 #include "kernels/libraries.cuh"
 #include "kernels/linear/activation.h"
 #include "kernels/linear/tile.cuh"
@@ -384,7 +385,7 @@ static const tp_impl conv_input_grad_own = {"own", tp_accept_stored, conv_input_
 static const tp_impl conv_weight_grad_own_tile = {"own_tile", conv_weight_grad_tile_prepare,
                                                   conv_weight_grad_tile_run, nullptr, 0};
 static const tp_impl conv_weight_grad_own = {"own", tp_accept_stored, conv_weight_grad_run, nullptr, 0};
-TP_CUDA_IMPLS(conv, &tp_conv_cudnn, &conv_own_tile, &conv_own);
+TP_CUDA_IMPLS(conv, &tp_conv_few, &tp_conv_cudnn, &conv_own_tile, &conv_own);
 TP_CUDA_IMPLS(conv_input_grad, &tp_conv_input_grad_cudnn, &conv_input_grad_own_tile, &conv_input_grad_own);
-TP_CUDA_IMPLS(conv_weight_grad, &tp_conv_weight_grad_cudnn, &conv_weight_grad_own_tile,
-              &conv_weight_grad_own);
+TP_CUDA_IMPLS(conv_weight_grad, &tp_conv_weight_grad_few, &tp_conv_weight_grad_cudnn,
+              &conv_weight_grad_own_tile, &conv_weight_grad_own);

@@ -58,7 +58,7 @@ static cut cut_of(norm_dims d, int width)
 
 template <typename T> static int width_of(norm_dims d)
 {
-    return d.s == 1 && d.c % tp_wide<T>::N == 0 ? tp_wide<T>::N : 1;
+    return d.s == 1 && d.c % tp_pack_len<T> == 0 ? tp_pack_len<T> : 1;
 }
 
 /* Blocks (parts, tiles of channels). */
@@ -133,17 +133,17 @@ template <typename T, int V>
 __global__ void batch_norm_sums_rows(sums *partial, double *counts, const T *x, row_weight weight, cut k)
 {
     const spot<V> at(k);
-    float shift[V], a[V] = {}, b[V] = {};
+    tp_pack<float, V> shift = {};
+    float a[V] = {}, b[V] = {};
 
     if (at.works)
-        tp_load_pack(shift, x + at.ch);
+        shift = tp_load_pack<V>(x + at.ch);
     for (int64_t row = at.row; at.works && row < at.end; row += at.step) {
-        float v[V];
         if (!weight(row))
             continue;
-        tp_load_pack(v, x + row * k.channels + at.ch);
+        const tp_pack<float, V> v = tp_load_pack<V>(x + row * k.channels + at.ch);
         for (int i = 0; i < V; i++) {
-            const float d = v[i] - shift[i];
+            const float d = v.v[i] - shift.v[i];
             a[i] += d;
             b[i] = fmaf(d, d, b[i]);
         }
@@ -175,12 +175,11 @@ __global__ void batch_norm_grad_sums_rows(sums *partial, double *counts, const T
     for (int i = 0; i < V && at.works; i++)
         of[i] = channel_at(mean, rstd, gamma, beta, at.ch + i);
     for (int64_t row = at.row; at.works && row < at.end; row += at.step) {
-        float v[V], g[V];
-        tp_load_pack(v, x + row * k.channels + at.ch);
-        tp_load_pack(g, dy + row * k.channels + at.ch);
+        const tp_pack<float, V> v = tp_load_pack<V>(x + row * k.channels + at.ch),
+                                g = tp_load_pack<V>(dy + row * k.channels + at.ch);
         for (int i = 0; i < V; i++) {
-            const float d = v[i] - of[i].mean;
-            const float up = relu && d * of[i].scale + of[i].shift <= 0.0f ? 0.0f : g[i];
+            const float d = v.v[i] - of[i].mean;
+            const float up = relu && d * of[i].scale + of[i].shift <= 0.0f ? 0.0f : g.v[i];
             a[i] += up;
             b[i] = fmaf(up, d, b[i]);
         }
@@ -354,13 +353,12 @@ __global__ void batch_norm_apply_rows(T *y, const T *x, const T *residual, const
         of[i] = channels[at.ch + i];
     for (int64_t row = at.row; at.works && row < at.end; row += at.step) {
         const int64_t place = row * k.channels + at.ch;
-        float v[V], r[V] = {};
-        tp_load_pack(v, x + place);
+        tp_pack<float, V> v = tp_load_pack<V>(x + place), r = {};
         if (residual != nullptr)
-            tp_load_pack(r, residual + place);
+            r = tp_load_pack<V>(residual + place);
         for (int i = 0; i < V; i++) {
-            v[i] = (v[i] - of[i].mean) * of[i].scale + of[i].shift + r[i];
-            v[i] = relu && v[i] <= 0.0f ? 0.0f : v[i];
+            v.v[i] = (v.v[i] - of[i].mean) * of[i].scale + of[i].shift + r.v[i];
+            v.v[i] = relu && v.v[i] <= 0.0f ? 0.0f : v.v[i];
         }
         tp_store_pack(y + place, v);
     }
@@ -394,13 +392,12 @@ __global__ void batch_norm_grad_apply_rows(T *dx, const T *x, const T *dy, const
     for (int64_t row = at.row; at.works && row < at.end; row += at.step) {
         const int64_t place = row * k.channels + at.ch;
         const bool counts = weight(row);
-        float v[V], g[V];
-        tp_load_pack(v, x + place);
-        tp_load_pack(g, dy + place);
+        const tp_pack<float, V> v = tp_load_pack<V>(x + place);
+        tp_pack<float, V> g = tp_load_pack<V>(dy + place);
         for (int i = 0; i < V; i++) {
-            const float d = v[i] - of[i].mean;
-            const float up = relu && d * of[i].scale + of[i].shift <= 0.0f ? 0.0f : g[i];
-            g[i] = counts ? by[i].a * up + by[i].b * d + by[i].shift : by[i].a * up;
+            const float d = v.v[i] - of[i].mean;
+            const float up = relu && d * of[i].scale + of[i].shift <= 0.0f ? 0.0f : g.v[i];
+            g.v[i] = counts ? by[i].a * up + by[i].b * d + by[i].shift : by[i].a * up;
         }
         tp_store_pack(dx + place, g);
     }
@@ -483,7 +480,7 @@ template <typename T> static tp_status forward(const tp_call *c)
         TP_LAUNCH(batch_norm_sums_runs<T>, tp_cuda_blocks(c, d.c * k.parts * TP_THREADS), TP_THREADS, 0, c,
                   m.partial, m.counts, x, weight_of(c, BN_WEIGHT), d, k);
     else
-        TP_TRY(wide ? (forward_rows<T, tp_wide<T>::N>(c, m, k)) : (forward_rows<T, 1>(c, m, k)));
+        TP_TRY(wide ? (forward_rows<T, tp_pack_len<T>>(c, m, k)) : (forward_rows<T, 1>(c, m, k)));
     TP_LAUNCH(batch_norm_statistics<T>, channel_blocks(k), TP_WARP * ADDERS, 0, c, channels, tp_out_f32(c, 1),
               tp_out_f32(c, 2), static_cast<float *>(c->in[BN_MEAN].data),
               static_cast<float *>(c->in[BN_VAR].data), x, tp_in_f32(c, BN_GAMMA), tp_in_f32(c, BN_BETA),
@@ -492,7 +489,7 @@ template <typename T> static tp_status forward(const tp_call *c)
         TP_LAUNCH(batch_norm_apply_runs<T>, tp_cuda_blocks(c, tp_len(&c->in[0])), TP_THREADS, 0, c, y, x,
                   residual, channels, relu, d);
     else if (wide)
-        TP_LAUNCH((batch_norm_apply_rows<T, tp_wide<T>::N>), grid_of(k, tp_wide<T>::N), TP_THREADS, 0, c, y,
+        TP_LAUNCH((batch_norm_apply_rows<T, tp_pack_len<T>>), grid_of(k, tp_pack_len<T>), TP_THREADS, 0, c, y,
                   x, residual, channels, relu, k);
     else
         TP_LAUNCH((batch_norm_apply_rows<T, 1>), grid_of(k, 1), TP_THREADS, 0, c, y, x, residual, channels,
@@ -543,7 +540,7 @@ static tp_status backward_pass(const tp_call *c, const scratch_map &m, cut k, in
 
     if (d.s > 1)
         return backward_runs<T>(c, m, k, second);
-    return width_of<T>(d) > 1 ? backward_rows<T, tp_wide<T>::N>(c, m, k, second)
+    return width_of<T>(d) > 1 ? backward_rows<T, tp_pack_len<T>>(c, m, k, second)
                               : backward_rows<T, 1>(c, m, k, second);
 }
 

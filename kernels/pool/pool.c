@@ -468,8 +468,9 @@ static void grad_avg_grad(tp_graph *g, const tp_node *n, const tp_val *dy, const
         {3, 0}, {2, 0}, {1, 0}, last                                                                         \
     }
 static const tp_pool_attr two = TWO(0), three = THREE(0), mixed = MIXED(0), far = {{2, 5}, {3, 3}, {0, 2}, 0},
-                          flat = FLAT(0), l_two = TWO(1), l_three = THREE(1), l_mixed = MIXED(1),
-                          l_flat = FLAT(1);
+                          flat = FLAT(0), apart = {{2, 3}, {3, 4}, {0, 0}, 0},
+                          l_apart = {{2, 3}, {3, 4}, {0, 0}, 1}, l_two = TWO(1), l_three = THREE(1),
+                          l_mixed = MIXED(1), l_flat = FLAT(1);
 #define CASES(name, flags)                                                                                   \
     static const tp_case name[] = {                                                                          \
         {"1x1x2x2", -1.0, 1.0, 0, &two, 0, flags},                                                           \
@@ -498,7 +499,12 @@ static const tp_case cases_max_grad[] = {
     {"2x7x8x5,2x7x4x5,2x7x4x5", 1.0, 4.0, 0, &l_mixed, 0, TIES},
     {"1x4x4x260,1x2x2x260,1x2x2x260", 1.0, 4.0, 0, &l_two, 0, TIES},
     {"3x17x4,3x9x4,3x9x4", 1.0, 4.0, 0, &l_flat, 0, TIES},
-    {"2x9x7x8:bf16,2x5x4x8:bf16,2x5x4x8:bf16", 1.0, 4.0, 0, &l_three, 4e-3, TIES}};
+    {"2x9x7x8:bf16,2x5x4x8:bf16,2x5x4x8:bf16", 1.0, 4.0, 0, &l_three, 4e-3, TIES},
+    {"2x7x9x4,2x3x4x4,2x3x4x4", 1.0, 4.0, 0, &l_two, 0, TIES},
+    {"2x3x7x9,2x3x3x4,2x3x3x4", 1.0, 4.0, 0, &two, 0, TIES},
+    {"2x3x10x9,2x3x3x2,2x3x3x2", 1.0, 4.0, 0, &apart, 0, TIES},
+    {"2x11x16x8,2x4x4x8,2x4x4x8", 1.0, 4.0, 0, &l_apart, 0, TIES},
+    {"2x8x6x8:bf16,2x4x3x8:bf16,2x4x3x8:bf16", 1.0, 4.0, 0, &l_two, 4e-3, TIES}};
 static const tp_pool_grad_attr g_two = {TWO(0), {4, {2, 3, 8, 6}}}, g_three = {THREE(0), {4, {2, 3, 9, 7}}},
                                g_flat = {FLAT(0), {3, {3, 4, 17}}}, lg_three = {THREE(1), {4, {2, 9, 7, 3}}},
                                lg_mixed = {MIXED(1), {4, {2, 7, 8, 8}}}, lg_flat = {FLAT(1), {3, {3, 17, 4}}};
