@@ -100,13 +100,16 @@ __global__ void softmax_cross_entropy_grad_rows(float *dx, const float *x, targe
                     scale = total / tp_row_exp_sum<true>(v, row, cols, most);
         TP_PIECES (R, first, cols) {
             tp_row_exp_again(v, row, first, cols, most);
-            TP_ELEMENTS (R, j, e) {
-                const int k = R::column(j, first) + e;
-                if (is_hard(t, label)) /* total is the label's share */
-                    v.v[j][e] = slope * fmaf(v.v[j][e], scale, k == label ? -total : 0.0f);
-                else if (k < cols)
-                    v.v[j][e] = slope * fmaf(v.v[j][e], scale, -share_of(t, label, i, k, cols));
-            }
+            if (is_hard(t, label)) { /* total is the label's share */
+                TP_ELEMENTS (R, j, e)
+                    v.v[j][e] =
+                        slope * fmaf(v.v[j][e], scale, R::column(j, first) + e == label ? -total : 0.0f);
+            } else
+                TP_ELEMENTS (R, j, e) {
+                    const int k = R::column(j, first) + e;
+                    if (k < cols)
+                        v.v[j][e] = slope * fmaf(v.v[j][e], scale, -share_of(t, label, i, k, cols));
+                }
             v.store(dx + i * cols, first, cols);
         }
     }

@@ -64,21 +64,22 @@ static inline unsigned tp_team_blocks(const tp_call *c, int64_t rows, int64_t co
 #define TP_UNROLLED(j, n) _Pragma("unroll") for (int j = 0; j < (n); j++)
 #endif
 
-template <int W> __device__ inline void tp_load_vector(float *v, const float *p)
+/* W neighbours, `at` a multiple of W. An index of vectors, not of floats: nvcc then keeps a store whole. */
+template <int W> __device__ inline void tp_load_vector(float *v, const float *row, int at)
 {
     if constexpr (W == 4) {
-        const float4 q = *reinterpret_cast<const float4 *>(p);
+        const float4 q = reinterpret_cast<const float4 *>(row)[(unsigned)at / 4];
         v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
     } else
-        v[0] = *p;
+        v[0] = row[at];
 }
 
-template <int W> __device__ inline void tp_store_vector(float *p, const float *v)
+template <int W> __device__ inline void tp_store_vector(float *row, int at, const float *v)
 {
     if constexpr (W == 4)
-        *reinterpret_cast<float4 *>(p) = make_float4(v[0], v[1], v[2], v[3]);
+        reinterpret_cast<float4 *>(row)[(unsigned)at / 4] = make_float4(v[0], v[1], v[2], v[3]);
     else
-        *p = v[0];
+        row[at] = v[0];
 }
 
 /* What a thread of a team holds of a row: V vectors of W neighbouring columns, the vectors of the team side
@@ -102,7 +103,7 @@ template <bool BLOCK, int W, int V, bool HELD> struct tp_row {
             TP_UNROLLED (e, W)
                 v[j][e] = absent;
             if (column(j, first) < cols)
-                tp_load_vector<W>(v[j], row + column(j, first));
+                tp_load_vector<W>(v[j], row, column(j, first));
         }
     }
     __device__ void load_again(const float *row, int first, int cols, float absent)
@@ -114,7 +115,7 @@ template <bool BLOCK, int W, int V, bool HELD> struct tp_row {
     {
         TP_UNROLLED (j, V) {
             if (column(j, first) < cols)
-                tp_store_vector<W>(row + column(j, first), v[j]);
+                tp_store_vector<W>(row, column(j, first), v[j]);
         }
     }
 };
