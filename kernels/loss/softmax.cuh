@@ -16,13 +16,6 @@ template <typename R> __device__ inline float tp_row_max(R &x, const float *row,
     return R::team::max(most);
 }
 
-/* e^(x - most) of a piece in its place: of columns beyond the row 0. */
-template <typename R> __device__ inline void tp_row_exp(R &x, float most)
-{
-    TP_ELEMENTS (R, j, e)
-        x.v[j][e] = tp_exp_fused(x.v[j][e] - most);
-}
-
 /* KEEP: what is held of the row becomes e^(x - most). */
 template <bool KEEP, typename R>
 __device__ inline float tp_row_exp_sum(R &x, const float *row, int cols, float most)
@@ -42,13 +35,14 @@ __device__ inline float tp_row_exp_sum(R &x, const float *row, int cols, float m
     return (float)R::team::sum(sum);
 }
 
-/* A piece of e^(x - most) after a sum that kept it. */
+/* A piece of e^(x - most) after a sum that kept it; 0 in columns beyond the row. */
 template <typename R>
 __device__ inline void tp_row_exp_again(R &x, const float *row, int first, int cols, float most)
 {
     if (!R::held) {
         x.load(row, first, cols, -INFINITY);
-        tp_row_exp(x, most);
+        TP_ELEMENTS (R, j, e)
+            x.v[j][e] = tp_exp_fused(x.v[j][e] - most);
     }
 }
 

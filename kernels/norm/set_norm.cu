@@ -238,8 +238,7 @@ template <typename R> struct set_piece {
     }
 };
 
-/* The sets that a team of block (part, group) walks: one group of samples begin, begin + step, ... below end.
- */
+/* The sets that a team walks: one group of samples begin, begin + step, ... below end. */
 struct walk {
     int64_t begin, end;
     int step, group;
@@ -371,12 +370,12 @@ static chunks chunks_of(const set_shape &r, int width)
 template <int W, int V> struct chunk_row {
     float x[V][W], dy[V][W];
 
-    /* Chunk number j of this warp in a batch of WARPS * V, and where this lane's elements are: -1, nowhere.
-     */
+    /* Chunk j of this warp in a batch of WARPS * V. */
     __device__ static int number(int batch, int j)
     {
         return (batch * V + j) * WARPS + (int)threadIdx.x / TP_WARP;
     }
+    /* Where this lane's elements are in the set: -1, nowhere. */
     __device__ static int place(int batch, int j, const set_shape &r, const chunks &q)
     {
         const int k = number(batch, j), ch = q.by(k);
@@ -527,9 +526,9 @@ static size_t partial_bytes(norm_dims d)
 static tp_status set_norm_prepare(tp_call *c, size_t *scratch, norm_dims d, int grad)
 {
     TP_TRY(tp_accept_f32(c, scratch));
-    TP_CHECK(d.c / d.groups * d.s <= 1 << 30 && d.n * d.groups < (int64_t)1 << 31, TP_EUNSUP,
-             "%lld sets of %lld elements, at most 2^31 of 2^30", (long long)(d.n * d.groups),
-             (long long)(d.c / d.groups * d.s));
+    TP_CHECK(d.c <= 1 << 30 && d.c / d.groups * d.s <= 1 << 30 && d.n * d.groups <= 1 << 30, TP_EUNSUP,
+             "%lld channels, %lld sets of %lld elements; at most 2^30 of each", (long long)d.c,
+             (long long)(d.n * d.groups), (long long)(d.c / d.groups * d.s));
     const set_shape r = shape_of(d);
     if (grad)
         *scratch =
