@@ -184,12 +184,19 @@ static const tp_case cases_xent[] = {
     {"9x6,9x6,-", 0.1, 2.0, 0, &smooth, 2e-6, TP_CASE_ROWSUM1},
     {"4x10,4:i64,-", 80.0, 130.0, 10, &hard, 2e-6, 0},
     {"2x1500,2:i64,1500", 0.1, 2.0, 1500, &smooth, 5e-6, 0},
+    {"19x300,19:i32,300", 0.1, 2.0, 310, &hard, 2e-6, TP_CASE_NO_GRAD}, /* some classes are not there */
+    {"3x8200,3:i64,-", 0.1, 2.0, 8200, &hard, 2e-6, TP_CASE_NO_GRAD},
+    {"2x8201,2x8201,8201", 0.1, 2.0, 0, &hard, 5e-6, TP_CASE_NO_GRAD | TP_CASE_ROWSUM1},
 };
 static const tp_case cases_xent_grad[] = {
     {"1x2,1:i64,-,1", -2.0, 2.0, 2, &hard, 2e-6, TP_CASE_NO_GRAD},
     {"300x10,300:i64,10,300", 0.1, 2.0, 10, &smooth, 5e-6, TP_CASE_NO_GRAD},
     {"9x6,9x6,-,9", 0.1, 2.0, 0, &hard, 2e-6, TP_CASE_NO_GRAD},
     {"2x1500,2:i64,1500,2", 0.1, 2.0, 1500, &smooth, 2e-5, TP_CASE_NO_GRAD},
+    {"19x300,19:i32,300,19", 0.1, 2.0, 310, &hard, 5e-6, TP_CASE_NO_GRAD}, /* some classes are not there */
+    {"3x1001,3x1001,1001,3", 0.1, 2.0, 0, &smooth, 2e-5, TP_CASE_NO_GRAD},
+    {"3x8200,3:i64,-,3", 0.1, 2.0, 8200, &hard, 2e-5, TP_CASE_NO_GRAD},
+    {"2x8201,2:i64,-,2", 0.1, 2.0, 8201, &smooth, 2e-5, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_bce[] = {{"1x1,1x1", -3.0, 3.0, 0, NULL, 2e-6, 0},
                                     {"37x5,37x5", -30.0, 30.0, 0, NULL, 2e-6, 0},

@@ -176,11 +176,23 @@ static const tp_case cases_row[] = {{"1", -2.0, 2.0, 0, NULL, 2e-6, TP_CASE_NO_G
                                     {"5x17", 80.0, 130.0, 0, NULL, 3e-5, 0},
                                     {"3x1000", -3.0, 3.0, 0, NULL, 2e-6, 0},
                                     {"2x1500", -3.0, 3.0, 0, NULL, 2e-6, 0},
+                                    {"9x132", -3.0, 3.0, 0, NULL, 2e-6, TP_CASE_NO_GRAD},
+                                    {"17x301", -3.0, 3.0, 0, NULL, 2e-6, TP_CASE_NO_GRAD},
+                                    {"3x516", -3.0, 3.0, 0, NULL, 2e-6, TP_CASE_NO_GRAD},
+                                    {"2x1501", -3.0, 3.0, 0, NULL, 2e-6, TP_CASE_NO_GRAD},
+                                    {"3x2052", -3.0, 3.0, 0, NULL, 2e-6, TP_CASE_NO_GRAD},
+                                    {"2x4100", -3.0, 3.0, 0, NULL, 2e-6, TP_CASE_NO_GRAD},
+                                    {"2x8200", -3.0, 3.0, 0, NULL, 2e-6, TP_CASE_NO_GRAD},
+                                    {"2x8201", -3.0, 3.0, 0, NULL, 2e-6, TP_CASE_NO_GRAD},
                                     {"5x9", -300.0, 300.0, 0, NULL, 3e-5, TP_CASE_NO_GRAD}};
 static const tp_case cases_row2[] = {{"1x1,1x1", -2.0, 2.0, 0, NULL, 1e-5, TP_CASE_NO_GRAD},
                                      {"7x10,7x10", -2.0, 2.0, 0, NULL, 1e-5, TP_CASE_NO_GRAD},
                                      {"3x1000,3x1000", -2.0, 1.0, 0, NULL, 1e-5, TP_CASE_NO_GRAD},
-                                     {"2x1500,2x1500", -2.0, 1.0, 0, NULL, 1e-5, TP_CASE_NO_GRAD}};
+                                     {"2x1500,2x1500", -2.0, 1.0, 0, NULL, 1e-5, TP_CASE_NO_GRAD},
+                                     {"17x301,17x301", -2.0, 1.0, 0, NULL, 1e-5, TP_CASE_NO_GRAD},
+                                     {"2x1501,2x1501", -2.0, 1.0, 0, NULL, 1e-5, TP_CASE_NO_GRAD},
+                                     {"2x8200,2x8200", -2.0, 1.0, 0, NULL, 1e-5, TP_CASE_NO_GRAD},
+                                     {"2x8201,2x8201", -2.0, 1.0, 0, NULL, 1e-5, TP_CASE_NO_GRAD}};
 
 #define ROW_OP(opname, onnx_name, inputs, grad_fn, case_table)                                               \
     static tp_status opname##_simd(const tp_call *c)                                                         \

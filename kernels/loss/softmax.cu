@@ -1,76 +1,86 @@
 /* softmax.cu - softmax and log_softmax over the last dimension and their gradients: a team of threads a row
- * (rows.cuh), which reads the row two or three times, from cache but for the first, and writes it once. */
-#include "kernels/loss/rows.cuh"
-#include "kernels/math.h"
+ * (rows.cuh). Rows of up to 8192 columns are read once and written once. */
+#include "kernels/loss/softmax.cuh"
 
-template <bool BLOCK> __device__ static float row_max(const float *x, int64_t cols)
+template <typename R> __global__ void softmax_rows(float *y, const float *x, int64_t rows, int cols)
 {
-    float most = -INFINITY;
-    TP_TEAM_COLUMNS (k, cols) {
-        most = tp_max_of()(most, x[k]);
-    }
-    return tp_row_team<BLOCK>::max(most);
-}
-
-template <bool BLOCK> __device__ static float row_exp_sum(const float *x, int64_t cols, float most)
-{
-    float sum = 0.0f;
-    TP_TEAM_COLUMNS (k, cols) {
-        sum += tp_expf(x[k] - most);
-    }
-    return tp_row_team<BLOCK>::sum(sum);
-}
-
-template <bool BLOCK> __global__ void softmax_rows(float *y, const float *x, int64_t rows, int64_t cols)
-{
-    TP_TEAM_ROWS (i, rows) {
+    TP_ROWS (R, i, rows) {
         const float *row = x + i * cols;
-        const float most = row_max<BLOCK>(row, cols), sum = row_exp_sum<BLOCK>(row, cols, most);
-        TP_TEAM_COLUMNS (k, cols) {
-            y[i * cols + k] = tp_expf(row[k] - most) / sum;
+        R v;
+        const float most = tp_row_max(v, row, cols), scale = 1.0f / tp_row_exp_sum<true>(v, row, cols, most);
+        TP_PIECES (R, first, cols) {
+            tp_row_exp_again(v, row, first, cols, most);
+            TP_ELEMENTS (R, j, e)
+                v.v[j][e] *= scale;
+            v.store(y + i * cols, first, cols);
         }
     }
 }
 
-template <bool BLOCK> __global__ void log_softmax_rows(float *y, const float *x, int64_t rows, int64_t cols)
+template <typename R> __global__ void log_softmax_rows(float *y, const float *x, int64_t rows, int cols)
 {
-    TP_TEAM_ROWS (i, rows) {
+    TP_ROWS (R, i, rows) {
         const float *row = x + i * cols;
-        const float most = row_max<BLOCK>(row, cols), log_sum = tp_logf(row_exp_sum<BLOCK>(row, cols, most));
-        TP_TEAM_COLUMNS (k, cols) {
-            y[i * cols + k] = row[k] - most - log_sum;
+        R v;
+        const float most = tp_row_max(v, row, cols),
+                    log_sum = tp_logf(tp_row_exp_sum<false>(v, row, cols, most));
+        TP_PIECES (R, first, cols) {
+            v.load_again(row, first, cols, 0.0f);
+            TP_ELEMENTS (R, j, e)
+                v.v[j][e] = v.v[j][e] - most - log_sum;
+            v.store(y + i * cols, first, cols);
         }
     }
 }
 
 /* dx = y (dy - <y, dy>) */
-template <bool BLOCK>
-__global__ void softmax_grad_rows(float *dx, const float *y, const float *dy, int64_t rows, int64_t cols)
+template <typename R>
+__global__ void softmax_grad_rows(float *dx, const float *y, const float *dy, int64_t rows, int cols)
 {
-    TP_TEAM_ROWS (i, rows) {
-        float dot = 0.0f;
-        TP_TEAM_COLUMNS (k, cols) {
-            dot += y[i * cols + k] * dy[i * cols + k];
+    TP_ROWS (R, i, rows) {
+        R p, g;
+        typename R::total dot = 0;
+        TP_PIECES (R, first, cols) {
+            float part = 0.0f;
+            p.load(y + i * cols, first, cols, 0.0f);
+            g.load(dy + i * cols, first, cols, 0.0f);
+            TP_ELEMENTS (R, j, e)
+                part = fmaf(p.v[j][e], g.v[j][e], part);
+            dot += part;
         }
-        dot = tp_row_team<BLOCK>::sum(dot);
-        TP_TEAM_COLUMNS (k, cols) {
-            dx[i * cols + k] = y[i * cols + k] * (dy[i * cols + k] - dot);
+        const float less = (float)R::team::sum(dot);
+        TP_PIECES (R, first, cols) {
+            p.load_again(y + i * cols, first, cols, 0.0f);
+            g.load_again(dy + i * cols, first, cols, 0.0f);
+            TP_ELEMENTS (R, j, e)
+                p.v[j][e] *= g.v[j][e] - less;
+            p.store(dx + i * cols, first, cols);
         }
     }
 }
 
 /* dx = dy - e^y sum(dy) */
-template <bool BLOCK>
-__global__ void log_softmax_grad_rows(float *dx, const float *y, const float *dy, int64_t rows, int64_t cols)
+template <typename R>
+__global__ void log_softmax_grad_rows(float *dx, const float *y, const float *dy, int64_t rows, int cols)
 {
-    TP_TEAM_ROWS (i, rows) {
-        float sum = 0.0f;
-        TP_TEAM_COLUMNS (k, cols) {
-            sum += dy[i * cols + k];
+    TP_ROWS (R, i, rows) {
+        R l, g;
+        typename R::total sum = 0;
+        TP_PIECES (R, first, cols) {
+            float part = 0.0f;
+            g.load(dy + i * cols, first, cols, 0.0f);
+            l.load(y + i * cols, first, cols, 0.0f);
+            TP_ELEMENTS (R, j, e)
+                part += g.v[j][e];
+            sum += part;
         }
-        sum = tp_row_team<BLOCK>::sum(sum);
-        TP_TEAM_COLUMNS (k, cols) {
-            dx[i * cols + k] = dy[i * cols + k] - tp_expf(y[i * cols + k]) * sum;
+        const float all = (float)R::team::sum(sum);
+        TP_PIECES (R, first, cols) {
+            g.load_again(dy + i * cols, first, cols, 0.0f);
+            l.load_again(y + i * cols, first, cols, 0.0f);
+            TP_ELEMENTS (R, j, e)
+                g.v[j][e] = fmaf(-tp_expf(l.v[j][e]), all, g.v[j][e]);
+            g.store(dx + i * cols, first, cols);
         }
     }
 }
@@ -87,36 +97,36 @@ static int64_t rows_of(const tp_call *c)
 
 static tp_status softmax_run(const tp_call *c)
 {
-    TP_LAUNCH_ROWS(softmax_rows, rows_of(c), columns_of(c), c, tp_out_f32(c, 0), tp_in_f32(c, 0), rows_of(c),
-                   columns_of(c));
+    TP_LAUNCH_HELD_ROWS(softmax_rows, rows_of(c), columns_of(c), columns_of(c) % 4 == 0, c, tp_out_f32(c, 0),
+                        tp_in_f32(c, 0), rows_of(c), (int)columns_of(c));
     return TP_OK;
 }
 
 static tp_status log_softmax_run(const tp_call *c)
 {
-    TP_LAUNCH_ROWS(log_softmax_rows, rows_of(c), columns_of(c), c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-                   rows_of(c), columns_of(c));
+    TP_LAUNCH_HELD_ROWS(log_softmax_rows, rows_of(c), columns_of(c), columns_of(c) % 4 == 0, c,
+                        tp_out_f32(c, 0), tp_in_f32(c, 0), rows_of(c), (int)columns_of(c));
     return TP_OK;
 }
 
 static tp_status softmax_grad_run(const tp_call *c)
 {
-    TP_LAUNCH_ROWS(softmax_grad_rows, rows_of(c), columns_of(c), c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-                   tp_in_f32(c, 1), rows_of(c), columns_of(c));
+    TP_LAUNCH_HELD_ROWS(softmax_grad_rows, rows_of(c), columns_of(c), columns_of(c) % 4 == 0, c,
+                        tp_out_f32(c, 0), tp_in_f32(c, 0), tp_in_f32(c, 1), rows_of(c), (int)columns_of(c));
     return TP_OK;
 }
 
 static tp_status log_softmax_grad_run(const tp_call *c)
 {
-    TP_LAUNCH_ROWS(log_softmax_grad_rows, rows_of(c), columns_of(c), c, tp_out_f32(c, 0), tp_in_f32(c, 0),
-                   tp_in_f32(c, 1), rows_of(c), columns_of(c));
+    TP_LAUNCH_HELD_ROWS(log_softmax_grad_rows, rows_of(c), columns_of(c), columns_of(c) % 4 == 0, c,
+                        tp_out_f32(c, 0), tp_in_f32(c, 0), tp_in_f32(c, 1), rows_of(c), (int)columns_of(c));
     return TP_OK;
 }
 
-static const tp_impl softmax_own = {"own", tp_accept_f32, softmax_run, nullptr, 0};
-static const tp_impl softmax_grad_own = {"own", tp_accept_f32, softmax_grad_run, nullptr, 0};
-static const tp_impl log_softmax_own = {"own", tp_accept_f32, log_softmax_run, nullptr, 0};
-static const tp_impl log_softmax_grad_own = {"own", tp_accept_f32, log_softmax_grad_run, nullptr, 0};
+static const tp_impl softmax_own = {"own", tp_accept_rows, softmax_run, nullptr, 0};
+static const tp_impl softmax_grad_own = {"own", tp_accept_rows, softmax_grad_run, nullptr, 0};
+static const tp_impl log_softmax_own = {"own", tp_accept_rows, log_softmax_run, nullptr, 0};
+static const tp_impl log_softmax_grad_own = {"own", tp_accept_rows, log_softmax_grad_run, nullptr, 0};
 TP_CUDA_IMPLS(softmax, &softmax_own);
 TP_CUDA_IMPLS(softmax_grad, &softmax_grad_own);
 TP_CUDA_IMPLS(log_softmax, &log_softmax_own);

@@ -386,22 +386,54 @@ static const tp_case cases_layer_norm[] = {
     {"2x5x33,33,33", -2.0, 2.0, 0, &norm, 5e-6, 0},
     {"67x257,257,257", -2.0, 2.0, 0, &norm, 5e-6, 0},
     {"3x1100,1100,1100", -2.0, 2.0, 0, &norm, 5e-6, 0},
+    {"9x132,132,132", -2.0, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"5x301,301,301", -2.0, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"3x516,516,516", -2.0, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"2x1101,1101,1101", -2.0, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"2x2052,2052,2052", -2.0, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"2x4100,4100,4100", -2.0, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"2x8200,8200,8200", -2.0, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"2x8201,8201,8201", -2.0, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"17x600,600,600", 100.0, 101.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD}, /* a mean far from 0 */
+    {"2x8200,8200,8200", 100.0, 101.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_layer_norm_grad[] = {
     {"4x3,3,4,4,4x3", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"70x33,33,70,70,70x33", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"67x257,257,67,67,67x257", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"3x1100,1100,3,3,3x1100", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"300x132,132,300,300,300x132", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"40x20,20,40,40,40x20", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"41x300,300,41,41,41x300", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"37x301,301,37,37,37x301", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"67x516,516,67,67,67x516", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"20x601,601,20,20,20x601", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"11x2052,2052,11,11,11x2052", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"19x4100,4100,19,19,19x4100", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"19x2051,2051,19,19,19x2051", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_group_norm[] = {
     {"2x6,6,6", -2.0, 2.0, 0, &norm_3, 5e-6, 0},
     {"2x6x5x4,6,6", -2.0, 2.0, 0, &norm_3, 5e-6, 0},
     {"7x201,201,201", -2.0, 2.0, 0, &norm_3, 5e-6, 0},
+    {"2x6x7x7,6,6", -2.0, 2.0, 0, &norm_3, 5e-6, TP_CASE_NO_GRAD},
+    {"3x12x32x32,12,12", -2.0, 2.0, 0, &norm_3, 5e-6, TP_CASE_NO_GRAD},
+    {"2x6x60x60,6,6", -2.0, 2.0, 0, &norm_3, 5e-6, TP_CASE_NO_GRAD},
+    {"1x6x70x70,6,6", -2.0, 2.0, 0, &norm_3, 5e-6, TP_CASE_NO_GRAD},
+    {"1x6x71x71,6,6", -2.0, 2.0, 0, &norm_3, 5e-6, TP_CASE_NO_GRAD},
+    {"5x12,12,12", -2.0, 2.0, 0, &norm_3, 5e-6, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_group_norm_grad[] = {
     {"2x6,6,6,6,2x6", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
     {"2x6x5x4,6,6,6,2x6x5x4", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
     {"7x201,201,21,21,7x201", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
+    {"2x6x7x7,6,6,6,2x6x7x7", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
+    {"35x6x16x17,6,105,105,35x6x16x17", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
+    {"2x6x64x64,6,6,6,2x6x64x64", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
+    {"2x6x71x72,6,6,6,2x6x71x72", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
+    {"2x6x33x33,6,6,6,2x6x33x33", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
+    {"70x12,12,210,210,70x12", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
+    {"9x2052,2052,27,27,9x2052", 0.2, 2.0, 0, &norm_3, 2e-5, TP_CASE_NO_GRAD},
 };
 
 #define NORM_OP(opname, onnx_name, fewest, most, outs, op_flags, constants, grad_fn)                         \

@@ -49,6 +49,8 @@ TEST(MathTest, ExpIsWithinTwoUlps)
 {
     sweep("exp", -87.3f, 88.7f, 2.0,
           [](float x) { return ulps(tp_expf(x), std::exp(static_cast<double>(x))); });
+    sweep("exp_fused", -87.3f, 0.0f, 2.0,
+          [](float x) { return ulps(tp_exp_fused(x), std::exp(static_cast<double>(x))); });
 }
 
 TEST(MathTest, LogIsWithinTwoUlps)
@@ -95,6 +97,9 @@ TEST(MathTest, EdgesAreAsInC)
     EXPECT_EQ(tp_expf(inf), inf);
     EXPECT_EQ(tp_expf(200.0f), inf);
     EXPECT_EQ(tp_expf(0.0f), 1.0f);
+    EXPECT_EQ(tp_exp_fused(-inf), 0.0f);
+    EXPECT_EQ(tp_exp_fused(-88.0f), 0.0f);
+    EXPECT_EQ(tp_exp_fused(0.0f), 1.0f);
     EXPECT_EQ(tp_logf(1.0f), 0.0f);
     EXPECT_EQ(tp_logf(0.0f), -inf);
     EXPECT_EQ(tp_logf(inf), inf);
@@ -109,7 +114,8 @@ TEST(MathTest, EdgesAreAsInC)
     EXPECT_EQ(tp_erfcf(-inf), 2.0f);
     EXPECT_EQ(tp_softplusf(-inf), 0.0f);
     EXPECT_EQ(tp_softplusf(inf), inf);
-    for (float (*f)(float) : {tp_expf, tp_logf, tp_tanhf, tp_sigmoidf, tp_erff, tp_erfcf, tp_softplusf})
+    for (float (*f)(float) :
+         {tp_expf, tp_exp_fused, tp_logf, tp_tanhf, tp_sigmoidf, tp_erff, tp_erfcf, tp_softplusf})
         EXPECT_TRUE(std::isnan(f(nan)));
 }
 
