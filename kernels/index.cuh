@@ -8,6 +8,12 @@
 
 #define TP_INDEX_LIMIT ((int64_t)1 << 31)
 
+/* Blocks that take `tile` of n things each; at least one. */
+static inline unsigned tp_tiles(int64_t n, int64_t tile)
+{
+    return (unsigned)(n > tile ? (n + tile - 1) / tile : 1);
+}
+
 /* n / d = n mul >> shift for n < 2^31 and 1 <= d < 2^31: mul is 2^shift / d rounded up, shift = 31 +
  * ceil(log2 d), so the excess n (mul - 2^shift / d) / 2^shift is below 1 / d. */
 struct tp_divisor {
@@ -63,6 +69,7 @@ template <int ARGS> __device__ inline void tp_place(const tp_places<ARGS> &p, ui
 {
     for (int a = 0; a < ARGS; a++)
         at[a] = 0;
+#pragma unroll 1 /* mostly no round or one */
     for (int k = p.nd - 1; k > 0; k--) {
         const uint32_t outer = tp_divide(i, p.d[k]), here = i - outer * p.d[k].d;
         for (int a = 0; a < ARGS; a++)
@@ -76,12 +83,12 @@ template <int ARGS> __device__ inline void tp_place(const tp_places<ARGS> &p, ui
 /* Calls run(walk, first place, where it lies in each argument) for pieces of w that 32 bits count: halves of
  * the outermost dimension. */
 template <typename F>
-static tp_status tp_walk_pieces(const tp_walk &w, int64_t first, const int64_t *at, int64_t limit, F run)
+static tp_status tp_walk_pieces(const tp_walk &w, int64_t first, const int64_t *at, F run)
 {
     const int64_t total = tp_walk_total(&w);
     int k = 0;
 
-    if (total < limit)
+    if (total < TP_INDEX_LIMIT)
         return run(w, first, at);
     while (w.d[k] == 1)
         k++;
@@ -94,8 +101,8 @@ static tp_status tp_walk_pieces(const tp_walk &w, int64_t first, const int64_t *
     high.d[k] = w.d[k] - low.d[k];
     for (int a = 0; a < w.n_args; a++)
         from[a] = at[a] + low.d[k] * w.stride[a][k];
-    TP_TRY(tp_walk_pieces(low, first, at, limit, run));
-    return tp_walk_pieces(high, first + low.d[k] * inner, from, limit, run);
+    TP_TRY(tp_walk_pieces(low, first, at, run));
+    return tp_walk_pieces(high, first + low.d[k] * inner, from, run);
 }
 
 #endif

@@ -101,16 +101,11 @@ __global__ void map_places(T *y, tp_map_inputs<T, ARGS> in, tp_places<ARGS> p, u
 /* Loads under way a thread: fewer inputs, more packs of each. */
 template <int ARGS> constexpr int tp_map_unroll = ARGS == 1 ? 4 : 2;
 
-/* Is there less than a pack for each thread the device holds? Then packs are spread over as many threads as
+/* Is there at most a pack for each thread the device holds? Then packs are spread over as many threads as
  * can be. */
 static inline bool tp_map_is_small(const tp_call *c, int64_t packs)
 {
     return packs <= (int64_t)tp_queue_of(c)->multiprocessors * 2048;
-}
-
-static inline unsigned tp_tiles(int64_t n, int64_t tile)
-{
-    return (unsigned)(n > tile ? (n + tile - 1) / tile : 1);
 }
 
 template <typename T, int ARGS> static tp_map_inputs<T, ARGS> tp_map_inputs_of(const tp_call *c)
@@ -146,16 +141,15 @@ static tp_status tp_map_walk(const tp_call *c, tp_walk w, unsigned dense, F f)
     w.d[w.nd - 1] /= N;
     for (int a = 0; a < ARGS; a++)
         w.stride[a][w.nd - 1] *= N;
-    return tp_walk_pieces(
-        w, 0, start, TP_INDEX_LIMIT, [&](const tp_walk &piece, int64_t first, const int64_t *at) {
-            tp_map_inputs<T, ARGS> in = tp_map_inputs_of<T, ARGS>(c);
-            for (int a = 0; a < ARGS; a++)
-                in.x[a] += at[a];
-            const tp_places<ARGS> p = tp_places_of<ARGS>(&piece);
-            TP_LAUNCH((map_places<N, UNROLL, ARGS, T, F>), tp_tiles(p.total, UNROLL * TP_THREADS), TP_THREADS,
-                      0, c, static_cast<T *>(c->out[0].data) + first * N, in, p, dense, f);
-            return TP_OK;
-        });
+    return tp_walk_pieces(w, 0, start, [&](const tp_walk &piece, int64_t first, const int64_t *at) {
+        tp_map_inputs<T, ARGS> in = tp_map_inputs_of<T, ARGS>(c);
+        for (int a = 0; a < ARGS; a++)
+            in.x[a] += at[a];
+        const tp_places<ARGS> p = tp_places_of<ARGS>(&piece);
+        TP_LAUNCH((map_places<N, UNROLL, ARGS, T, F>), tp_tiles(p.total, UNROLL * TP_THREADS), TP_THREADS, 0,
+                  c, static_cast<T *>(c->out[0].data) + first * N, in, p, dense, f);
+        return TP_OK;
+    });
 }
 
 /* y = f(x, ...) where inputs are broadcast against each other. */
