@@ -250,7 +250,8 @@ __global__ void reduce_columns(float *to, L load, reduction g, F f, float start,
             for (int k = 0; k < N; k++)
                 v.v[k] = f(v.v[k], rest[row][k][threadIdx.x]);
         for (int k = 0; k < N; k++)
-            to[(int64_t)part * g.outputs + place * N + k] = v.v[k] * scale;
+            v.v[k] *= scale;
+        tp_store_pack(to + (int64_t)part * g.outputs + (int64_t)place * N, v);
     }
 }
 
