@@ -8,7 +8,7 @@
 #include "kernels/cuda.cuh"
 
 /* N neighbouring elements; N is a power of two. */
-template <typename T, int N> struct tp_pack {
+template <typename T, int N> struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) tp_pack {
     T v[N];
 };
 

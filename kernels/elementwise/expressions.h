@@ -6,7 +6,6 @@
 
 #define TP_SQRT1_2     0.70710678118654752
 #define TP_RSQRT_2PI   0.39894228040143268
-#define TP_SQRT1_2F    0.70710678f
 #define TP_RSQRT_2PI_F 0.39894228f
 
 /* X(name, float32 expression of x and the attributes a, b; the same in double) */
@@ -23,7 +22,7 @@
     X(relu, x > 0.0f ? x : (x == x ? 0.0f : x), x > 0.0 ? x : (x == x ? 0.0 : x))                            \
     X(leaky_relu, x > 0.0f ? x : a * x, x > 0.0 ? x : a * x)                                                 \
     X(elu, x > 0.0f ? x : a * (tp_expf(x) - 1.0f), x > 0.0 ? x : a * expm1(x))                               \
-    X(gelu, 0.5f * x * tp_erfcf(-x * TP_SQRT1_2F), 0.5 * x * erfc(-x * TP_SQRT1_2))                          \
+    X(gelu, x *tp_normal_cdff(x), 0.5 * x * erfc(-x * TP_SQRT1_2))                                           \
     X(silu, x *tp_sigmoidf(x), x / (1.0 + exp(-x)))                                                          \
     X(softplus, tp_softplusf(x), fmax(x, 0.0) + log1p(exp(-fabs(x))))                                        \
     X(clip, x < a ? a : (x > b ? b : x), x < a ? a : (x > b ? b : x))
@@ -33,7 +32,7 @@
     X(relu_grad, x > 0.0f ? dy : 0.0f, x > 0.0 ? dy : 0.0)                                                   \
     X(leaky_relu_grad, x > 0.0f ? dy : a * dy, x > 0.0 ? dy : a * dy)                                        \
     X(elu_grad, x > 0.0f ? dy : a * tp_expf(x) * dy, x > 0.0 ? dy : a * exp(x) * dy)                         \
-    X(gelu_grad, dy *(0.5f * tp_erfcf(-x * TP_SQRT1_2F) + x * TP_RSQRT_2PI_F * tp_expf(-0.5f * x * x)),      \
+    X(gelu_grad, dy *(tp_normal_cdff(x) + x * TP_RSQRT_2PI_F * tp_gaussf(x)),                                \
       dy *(0.5 * erfc(-x * TP_SQRT1_2) + x * TP_RSQRT_2PI * exp(-0.5 * x * x)))                              \
     X(silu_grad, dy *(tp_sigmoidf(x) * (1.0f + x * (1.0f - tp_sigmoidf(x)))),                                \
       dy *(1.0 + x * (1.0 - 1.0 / (1.0 + exp(-x)))) / (1.0 + exp(-x)))                                       \

@@ -145,10 +145,12 @@ static tp_status infer_unary_grad(tp_infer *x)
     static const tp_case name[] = {{"1", lo, hi, 0, attr, 2e-6, flags},                                      \
                                    {"7x9", lo, hi, 0, attr, 2e-6, flags},                                    \
                                    {"16x3x11", lo, hi, 0, attr, 2e-6, flags},                                \
+                                   {"33x65:bf16", lo, hi, 0, attr, 4e-3, flags},                             \
                                    {"40000", lo, hi, 0, attr, 2e-6, flags}};
 #define CASES2(name, lo, hi, attr, flags)                                                                    \
     static const tp_case name[] = {{"1,1", lo, hi, 0, attr, 2e-6, flags},                                    \
                                    {"7x9,7x9", lo, hi, 0, attr, 2e-6, flags},                                \
+                                   {"2*33x65:bf16", lo, hi, 0, attr, 4e-3, flags},                           \
                                    {"40000,40000", lo, hi, 0, attr, 2e-6, flags}};
 
 static const tp_unary_attr attr_leaky = {0.1, 0.0}, attr_elu = {1.3, 0.0}, attr_clip = {-0.5, 1.25};

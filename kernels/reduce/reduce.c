@@ -321,6 +321,8 @@ static void grad_max(tp_graph *g, const tp_node *n, const tp_val *dy, const uint
 
 static const tp_reduce_attr all_axes = {0, 0}, first = {1, 0}, last2 = {2, 1}, middle = {2, 0},
                             outside = {13, 0};
+/* The last ones are packs of four: one block, parts that threads or a block reduce, neighbouring columns,
+ * short rows. */
 #define CASES(name, flags)                                                                                   \
     static const tp_case name[] = {{"1", -1.0, 1.0, 0, &all_axes, 0, flags},                                 \
                                    {"7x9", -1.0, 1.0, 0, &all_axes, 0, flags},                               \
@@ -332,7 +334,14 @@ static const tp_reduce_attr all_axes = {0, 0}, first = {1, 0}, last2 = {2, 1}, m
                                    {"40x1500", -1.0, 1.0, 0, &last2, 0, flags},                              \
                                    {"9001x3", -1.0, 1.0, 0, &first, 1e-5, flags | TP_CASE_NO_GRAD},          \
                                    {"8300x20", -1.0, 1.0, 0, &first, 1e-5, flags | TP_CASE_NO_GRAD},         \
-                                   {"70001", -1.0, 1.0, 0, &all_axes, 1e-5, flags | TP_CASE_NO_GRAD}};
+                                   {"70001", -1.0, 1.0, 0, &all_axes, 1e-5, flags | TP_CASE_NO_GRAD},        \
+                                   {"1024", -1.0, 1.0, 0, &all_axes, 1e-5, flags | TP_CASE_NO_GRAD},         \
+                                   {"66000", -1.0, 1.0, 0, &all_axes, 1e-5, flags | TP_CASE_NO_GRAD},        \
+                                   {"600004", -1.0, 1.0, 0, &all_axes, 1e-5, flags | TP_CASE_NO_GRAD},       \
+                                   {"3x20004", -1.0, 1.0, 0, &last2, 1e-5, flags | TP_CASE_NO_GRAD},         \
+                                   {"700x132", -1.0, 1.0, 0, &first, 1e-5, flags | TP_CASE_NO_GRAD},         \
+                                   {"7x40x4x12", -1.0, 1.0, 0, &outside, 0, flags | TP_CASE_NO_GRAD},        \
+                                   {"3x50x160", -1.0, 1.0, 0, &middle, 0, flags | TP_CASE_NO_GRAD}};
 CASES(cases_sum, 0)
 CASES(cases_max, TP_CASE_DISTINCT)
 
@@ -415,6 +424,8 @@ static const tp_case cases_max_grad[] = {
     /* several elements equal what is taken for their maximum */
     {"5x7,5x1,5x1", 1.0, 4.0, 0, &last2, 0, TP_CASE_NO_GRAD | TP_CASE_WHOLE},
     {"3x5x70,3x1x70,3x1x70", 1.0, 4.0, 0, &middle, 0, TP_CASE_NO_GRAD | TP_CASE_WHOLE},
+    {"3x5x72,3x1x72,3x1x72", 1.0, 4.0, 0, &middle, 0, TP_CASE_NO_GRAD | TP_CASE_WHOLE},
+    {"5x300,5x1,5x1", 1.0, 4.0, 0, &last2, 0, TP_CASE_NO_GRAD | TP_CASE_WHOLE},
     {"20x1000,1x1000,1x1000", 1.0, 4.0, 0, &first, 0, TP_CASE_NO_GRAD | TP_CASE_WHOLE},
 };
 static const tp_impl max_grad_cpu_ref = {"ref", max_grad_prepare, max_grad_ref, NULL, 0};

@@ -199,11 +199,12 @@ static void grad_expand(tp_graph *g, const tp_node *n, const tp_val *dy, const u
     dx[0] = tp_sum_to(g, dy[0], tp_val_shape(g, n->in[0]));
 }
 
-static const tp_expand_attr expand_a = {{2, {5, 7}}}, expand_b = {{3, {4, 3, 6}}};
-static const tp_case cases_expand[] = {{"()", -1.0, 1.0, 0, &expand_a, 0, 0},
-                                       {"7", -1.0, 1.0, 0, &expand_a, 0, 0},
-                                       {"5x1", -1.0, 1.0, 0, &expand_a, 0, 0},
-                                       {"3x1", -1.0, 1.0, 0, &expand_b, 0, 0}};
+static const tp_expand_attr expand_a = {{2, {5, 7}}}, expand_b = {{3, {4, 3, 6}}},
+                            expand_c = {{3, {9, 5, 48}}};
+static const tp_case cases_expand[] = {
+    {"()", -1.0, 1.0, 0, &expand_a, 0, 0},  {"7", -1.0, 1.0, 0, &expand_a, 0, 0},
+    {"5x1", -1.0, 1.0, 0, &expand_a, 0, 0}, {"3x1", -1.0, 1.0, 0, &expand_b, 0, 0},
+    {"5x1", -1.0, 1.0, 0, &expand_c, 0, 0}, {"9x1x48", -1.0, 1.0, 0, &expand_c, 0, 0}};
 
 /* transpose */
 
@@ -246,12 +247,24 @@ static void grad_transpose(tp_graph *g, const tp_node *n, const tp_val *dy, cons
 }
 
 static const tp_transpose_attr perm_10 = {{1, 0}}, perm_0231 = {{0, 2, 3, 1}}, perm_201 = {{2, 0, 1}},
-                               perm_021 = {{0, 2, 1}};
-static const tp_case cases_transpose[] = {{"1x1", -1.0, 1.0, 0, &perm_10, 0, 0},
-                                          {"17x33", -1.0, 1.0, 0, &perm_10, 0, 0},
-                                          {"2x3x5x7", -1.0, 1.0, 0, &perm_0231, 0, 0},
-                                          {"4x5x6", -1.0, 1.0, 0, &perm_201, 0, 0},
-                                          {"3x70x45", -1.0, 1.0, 0, &perm_021, 0, 0}};
+                               perm_021 = {{0, 2, 1}}, perm_0213 = {{0, 2, 1, 3}}, perm_210 = {{2, 1, 0}},
+                               perm_2103 = {{2, 1, 0, 3}};
+static const tp_case cases_transpose[] = {
+    {"1x1", -1.0, 1.0, 0, &perm_10, 0, 0},
+    {"17x33", -1.0, 1.0, 0, &perm_10, 0, 0},
+    {"2x3x5x7", -1.0, 1.0, 0, &perm_0231, 0, 0},
+    {"4x5x6", -1.0, 1.0, 0, &perm_201, 0, 0},
+    {"3x70x45", -1.0, 1.0, 0, &perm_021, 0, 0},
+    /* narrow matrices, whole and in parts; runs; three that change places */
+    {"5x40x3x3", -1.0, 1.0, 0, &perm_0231, 0, 0},
+    {"2x9x1000", -1.0, 1.0, 0, &perm_021, 0, 0},
+    {"1000x7", -1.0, 1.0, 0, &perm_10, 0, 0},
+    {"3001x2", -1.0, 1.0, 0, &perm_10, 0, TP_CASE_NO_GRAD},
+    {"2x3001", -1.0, 1.0, 0, &perm_10, 0, TP_CASE_NO_GRAD},
+    {"131x66", -1.0, 1.0, 0, &perm_10, 0, 0},
+    {"2x5x3x8", -1.0, 1.0, 0, &perm_0213, 0, 0},
+    {"2x5x3x7", -1.0, 1.0, 0, &perm_2103, 0, 0},
+    {"70x3x68", -1.0, 1.0, 0, &perm_210, 0, 0}};
 
 /* slice */
 
@@ -288,14 +301,20 @@ static void grad_slice(tp_graph *g, const tp_node *n, const tp_val *dy, const ui
     dx[0] = tp_pad(g, dy[0], before, after, 0.0);
 }
 
-static const tp_slice_attr slice_0 = {0, 1, 4}, slice_1 = {1, 2, 3}, slice_2 = {2, 0, 5};
+static const tp_slice_attr slice_0 = {0, 1, 4}, slice_1 = {1, 2, 3}, slice_2 = {2, 0, 5},
+                           slice_8 = {1, 4, 12}, slice_rows = {0, 2, 90};
 static const tp_case cases_slice[] = {{"5", -1.0, 1.0, 0, &slice_0, 0, 0},
                                       {"6x7", -1.0, 1.0, 0, &slice_1, 0, 0},
                                       {"5x7", -1.0, 1.0, 0, &slice_0, 0, 0},
                                       {"6x7:u8", -1.0, 1.0, 99, &slice_1, 0, TP_CASE_NO_GRAD},
                                       {"6x7:i16", -1.0, 1.0, 99, &slice_1, 0, TP_CASE_NO_GRAD},
                                       {"6x7:i64", -1.0, 1.0, 99, &slice_1, 0, TP_CASE_NO_GRAD},
-                                      {"3x4x9", -1.0, 1.0, 0, &slice_2, 0, 0}};
+                                      {"3x4x9", -1.0, 1.0, 0, &slice_2, 0, 0},
+                                      /* units of 16, 8 and 2 bytes, and more than one block */
+                                      {"5x16", -1.0, 1.0, 0, &slice_8, 0, 0},
+                                      {"5x14x1", -1.0, 1.0, 0, &slice_8, 0, 0},
+                                      {"5x14:u8", -1.0, 1.0, 99, &slice_8, 0, TP_CASE_NO_GRAD},
+                                      {"92x60", -1.0, 1.0, 0, &slice_rows, 0, TP_CASE_NO_GRAD}};
 
 /* pad */
 
@@ -347,8 +366,13 @@ static void grad_pad(tp_graph *g, const tp_node *n, const tp_val *dy, const uint
             dx[0] = tp_slice(g, dx[0], i, a->before[i], a->before[i] + in.d[i]);
 }
 
-static const tp_pad_attr pad_a = {{2}, {3}, 0.5}, pad_b = {{0, 1, 2}, {1, 0, 2}, 0.0};
-static const tp_case cases_pad[] = {{"5", -1.0, 1.0, 0, &pad_a, 0, 0}, {"2x3x5", -1.0, 1.0, 0, &pad_b, 0, 0}};
+static const tp_pad_attr pad_a = {{2}, {3}, 0.5}, pad_b = {{0, 1, 2}, {1, 0, 2}, 0.0},
+                         pad_c = {{0, 1, 4}, {0, 2, 8}, -2.0};
+static const tp_case cases_pad[] = {{"5", -1.0, 1.0, 0, &pad_a, 0, 0},
+                                    {"2x3x5", -1.0, 1.0, 0, &pad_b, 0, 0},
+                                    {"3x7x12", -1.0, 1.0, 0, &pad_c, 0, 0},
+                                    {"7x90x4", -1.0, 1.0, 0, &pad_b, 0, TP_CASE_NO_GRAD},
+                                    {"3x30x11x12", -1.0, 1.0, 0, &pad_c, 0, TP_CASE_NO_GRAD}};
 
 #define COPY_OP(opname, onnx_name, attr_bytes)                                                               \
     static const tp_impl opname##_cpu_ref = {"ref", accept_any, opname##_run, NULL, 0};                      \
@@ -471,7 +495,8 @@ static void grad_concat(tp_graph *g, const tp_node *n, const tp_val *dy, const u
 static const tp_concat_attr concat_0 = {0}, concat_1 = {1};
 static const tp_case cases_concat[] = {{"3,5", -1.0, 1.0, 0, &concat_0, 0, 0},
                                        {"4x3,4x1,4x7", -1.0, 1.0, 0, &concat_1, 0, 0},
-                                       {"2x3x5,2x2x5", -1.0, 1.0, 0, &concat_1, 0, 0}};
+                                       {"2x3x5,2x2x5", -1.0, 1.0, 0, &concat_1, 0, 0},
+                                       {"9x3x8,9x2x8,9x60x8", -1.0, 1.0, 0, &concat_1, 0, 0}};
 static const tp_impl concat_cpu_ref = {"ref", accept_any, concat_run, NULL, 0};
 const tp_op tp_op_concat = {.name = "concat",
                             .onnx = "Concat",

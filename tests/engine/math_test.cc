@@ -51,6 +51,8 @@ TEST(MathTest, ExpIsWithinTwoUlps)
           [](float x) { return ulps(tp_expf(x), std::exp(static_cast<double>(x))); });
     sweep("exp_fused", -87.3f, 0.0f, 2.0,
           [](float x) { return ulps(tp_exp_fused(x), std::exp(static_cast<double>(x))); });
+    sweep("exp_down", -87.3f, 0.0f, 2.0,
+          [](float x) { return ulps(tp_exp_downf(x), std::exp(static_cast<double>(x))); });
 }
 
 TEST(MathTest, LogIsWithinTwoUlps)
@@ -67,18 +69,31 @@ TEST(MathTest, TanhAndSigmoidAreWithinFourUlps)
           [](float x) { return ulps(tp_sigmoidf(x), 1.0 / (1.0 + std::exp(-static_cast<double>(x)))); });
 }
 
-TEST(MathTest, ErfIsWithinTwoTenMillionths)
+double normal_cdf(double x)
 {
-    sweep("erf", -10.0f, 10.0f, 2e-7, [](float x) {
-        return std::fabs(static_cast<double>(tp_erff(x)) - std::erf(static_cast<double>(x)));
+    return std::erfc(-x * std::sqrt(0.5)) / 2;
+}
+
+TEST(MathTest, NormalDistributionIsWithinItsAbsoluteBound)
+{
+    sweep("normal_cdf", -15.0f, 15.0f, 1.3e-7, [](float x) {
+        return std::fabs(static_cast<double>(tp_normal_cdff(x)) - normal_cdf(static_cast<double>(x)));
     });
 }
 
-TEST(MathTest, ErfcKeepsItsDigitsInTheTail)
+TEST(MathTest, NormalDistributionKeepsItsDigitsInTheTail)
 {
-    sweep("erfc", -10.0f, 9.0f, 1e-5, [](float x) {
-        const double want = std::erfc(static_cast<double>(x));
-        return std::fabs(static_cast<double>(tp_erfcf(x)) - want) / want;
+    sweep("normal_cdf", -12.7f, 15.0f, 1e-5, [](float x) {
+        const double want = normal_cdf(static_cast<double>(x));
+        return std::fabs(static_cast<double>(tp_normal_cdff(x)) - want) / want;
+    });
+}
+
+TEST(MathTest, GaussianKeepsItsDigits)
+{
+    sweep("gauss", -12.7f, 12.7f, 1e-5, [](float x) {
+        const double want = std::exp(-static_cast<double>(x) * static_cast<double>(x) / 2);
+        return std::fabs(static_cast<double>(tp_gaussf(x)) - want) / want;
     });
 }
 
@@ -100,6 +115,8 @@ TEST(MathTest, EdgesAreAsInC)
     EXPECT_EQ(tp_exp_fused(-inf), 0.0f);
     EXPECT_EQ(tp_exp_fused(-88.0f), 0.0f);
     EXPECT_EQ(tp_exp_fused(0.0f), 1.0f);
+    EXPECT_EQ(tp_exp_downf(-inf), 0.0f);
+    EXPECT_EQ(tp_exp_downf(-88.0f), 0.0f);
     EXPECT_EQ(tp_logf(1.0f), 0.0f);
     EXPECT_EQ(tp_logf(0.0f), -inf);
     EXPECT_EQ(tp_logf(inf), inf);
@@ -109,13 +126,14 @@ TEST(MathTest, EdgesAreAsInC)
     EXPECT_EQ(tp_tanhf(0.0f), 0.0f);
     EXPECT_EQ(tp_sigmoidf(inf), 1.0f);
     EXPECT_EQ(tp_sigmoidf(-inf), 0.0f);
-    EXPECT_EQ(tp_erff(inf), 1.0f);
-    EXPECT_EQ(tp_erfcf(inf), 0.0f);
-    EXPECT_EQ(tp_erfcf(-inf), 2.0f);
+    EXPECT_EQ(tp_normal_cdff(inf), 1.0f);
+    EXPECT_EQ(tp_normal_cdff(-inf), 0.0f);
+    EXPECT_EQ(tp_gaussf(0.0f), 1.0f);
+    EXPECT_EQ(tp_gaussf(-inf), 0.0f);
     EXPECT_EQ(tp_softplusf(-inf), 0.0f);
     EXPECT_EQ(tp_softplusf(inf), inf);
-    for (float (*f)(float) :
-         {tp_expf, tp_exp_fused, tp_logf, tp_tanhf, tp_sigmoidf, tp_erff, tp_erfcf, tp_softplusf})
+    for (float (*f)(float) : {tp_expf, tp_exp_fused, tp_exp_downf, tp_logf, tp_tanhf, tp_sigmoidf, tp_gaussf,
+                              tp_normal_cdff, tp_softplusf})
         EXPECT_TRUE(std::isnan(f(nan)));
 }
 
