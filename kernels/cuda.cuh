@@ -24,6 +24,16 @@
         (kernel)<<<(grid), (block), (bytes), tp_queue_of(c)->stream>>>(__VA_ARGS__);                         \
         TP_TRY(tp_cuda_check(cudaGetLastError(), #kernel));                                                  \
     } while (0)
+/* Before a loop whose arrays must stay in registers. */
+#define TP_UNROLL _Pragma("unroll")
+/* Before a loop whose copies would cost registers. */
+#define TP_ROLLED _Pragma("unroll 1")
+/* Registers for that many blocks on a multiprocessor. */
+#define TP_RESIDENT(threads, blocks) __launch_bounds__(threads, blocks)
+#else
+#define TP_UNROLL
+#define TP_ROLLED
+#define TP_RESIDENT(threads, blocks)
 #endif
 
 /* What the implementations of a CUDA device launch on: tp_call's queue. */
