@@ -49,7 +49,7 @@ static inline tp_row_map tp_row_map_of(int64_t vectors)
 }
 
 /* Blocks for n rows of which each thread takes `passes`. */
-__host__ __device__ static inline unsigned tp_row_blocks(const tp_row_map *m, int64_t n, int passes)
+static inline unsigned tp_row_blocks(const tp_row_map *m, int64_t n, int passes)
 {
     const int64_t rows = (int64_t)m->per_pass * passes;
     return (unsigned)((n + rows - 1) / rows * m->pieces);

@@ -1,7 +1,7 @@
 /* optimize.cu - every optimizer as one launch over all tensors (tensors.cuh), its rule row by row for sparse
  * tables, the step counter and the moving average of weights. Each tensor is read once and written once;
  * nothing is written when the step's gradient is not finite (clip[1] is 0). Bitwise the loops of optimize.c
- * (update.h), but for the last bit of pow. */
+ * (update.h). */
 #include "kernels/optim/tensors.cuh"
 #include "kernels/optim/update.h"
 #include "kernels/row_map.cuh"
@@ -108,9 +108,8 @@ __global__ void TP_RESIDENT(TP_THREADS, UPDATE_RESIDENT)
 template <int KIND, int STATES, int N>
 __global__ void TP_RESIDENT(TP_THREADS, UPDATE_RESIDENT)
     optimize_rows_vectors(places p, const void *rows, tp_dtype rows_dtype, int64_t n_rows, int64_t batch,
-                          tp_row_map m, step_values s, tp_optimizer_attr attr)
+                          tp_row_map m, unsigned blocks, step_values s, tp_optimizer_attr attr)
 {
-    const unsigned blocks = tp_row_blocks(&m, batch, 1);
     const int64_t d = m.vectors * N;
     unsigned block = blockIdx.x;
     tp_row_place at = tp_row_place_of(m, block, 1);
@@ -194,10 +193,10 @@ static tp_status launch_vectors(const tp_call *c, tp_optimizer_attr attr, const 
     const tp_shape w = c->in[ROW_W].shape;
     const int64_t batch = tp_len(&c->in[ROW_ROWS]);
     const tp_row_map m = tp_row_map_of(w.d[1] / N);
+    const unsigned blocks = tp_row_blocks(&m, batch, 1);
 
-    TP_LAUNCH((optimize_rows_vectors<KIND, STATES, N>), fill_blocks(c, tp_row_blocks(&m, batch, 1)),
-              TP_THREADS, 0, c, p, c->in[ROW_ROWS].data, c->in[ROW_ROWS].dtype, w.d[0], batch, m,
-              values_of(c), attr);
+    TP_LAUNCH((optimize_rows_vectors<KIND, STATES, N>), fill_blocks(c, blocks), TP_THREADS, 0, c, p,
+              c->in[ROW_ROWS].data, c->in[ROW_ROWS].dtype, w.d[0], batch, m, blocks, values_of(c), attr);
     return TP_OK;
 }
 
