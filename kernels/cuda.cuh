@@ -26,10 +26,13 @@
     } while (0)
 /* Before a loop whose arrays must stay in registers. */
 #define TP_UNROLL _Pragma("unroll")
+/* Before a loop whose copies would cost registers. */
+#define TP_ROLLED _Pragma("unroll 1")
 /* Registers for that many blocks on a multiprocessor. */
 #define TP_RESIDENT(threads, blocks) __launch_bounds__(threads, blocks)
 #else
 #define TP_UNROLL
+#define TP_ROLLED
 #define TP_RESIDENT(threads, blocks)
 #endif
 

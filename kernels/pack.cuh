@@ -18,6 +18,12 @@ template <int WORDS> struct alignas(WORDS % 4 == 0 ? 16 : 4 * WORDS) tp_words {
     uint32_t w[WORDS];
 };
 
+/* N elements as they are, of any type. */
+template <int N, typename T> __device__ inline tp_pack<T, N> tp_load_raw(const T *p)
+{
+    return *reinterpret_cast<const tp_pack<T, N> *>(p);
+}
+
 /* N elements from p on, as floats. */
 template <int N> __device__ inline tp_pack<float, N> tp_load_pack(const float *p)
 {
@@ -54,6 +60,11 @@ template <int WORDS> __device__ inline void tp_store_words(void *to, const tp_wo
         *static_cast<tp_words<WORDS> *>(to) = v;
 }
 
+template <int N, typename T> __device__ inline void tp_store_raw(T *p, const tp_pack<T, N> &v)
+{
+    *reinterpret_cast<tp_pack<T, N> *>(p) = v;
+}
+
 /* N floats to p, each rounded to what is stored. */
 template <int N> __device__ inline void tp_store_pack(float *p, const tp_pack<float, N> &f)
 {
@@ -73,6 +84,11 @@ template <int N> __device__ inline void tp_store_pack(uint16_t *p, const tp_pack
             out.w[k] = tp_bf16_from_f32(f.v[2 * k]) | (uint32_t)tp_bf16_from_f32(f.v[2 * k + 1]) << 16;
         tp_store_words<N / 2>(p, out);
     }
+}
+
+template <int N> __device__ inline void tp_store_raw(float *p, const tp_pack<float, N> &v)
+{
+    tp_store_pack(p, v);
 }
 
 #endif

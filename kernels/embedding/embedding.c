@@ -199,7 +199,7 @@ static tp_cost cost_embedding(const tp_call *c)
     return (tp_cost){.bytes = (double)tp_tensor_bytes(&c->in[1]) + 2 * (double)tp_tensor_bytes(&c->out[0])};
 }
 
-static const tp_embedding_attr v11 = {11}, v1000 = {1000};
+static const tp_embedding_attr v11 = {11}, v1000 = {1000}, v300k = {300000};
 static const tp_case cases_embedding[] = {
     {"11x5,7:i64", -1.0, 1.0, 11, NULL, 0, 0},
     {"11x1,3x2:i32", -1.0, 1.0, 11, NULL, 0, 0},
@@ -209,14 +209,25 @@ static const tp_case cases_embedding[] = {
     {"11x3,7:u32", -1.0, 1.0, 11, NULL, 0, 0},
     {"11x3,7:u16", -1.0, 1.0, 11, NULL, 0, 0},
     {"11x3,7:u8", -1.0, 1.0, 20, NULL, 0, 0}, /* some are out of range */
-    {"1000x33,257:i64", -1.0, 1.0, 1000, NULL, 0, 0}};
+    {"1000x33,257:i64", -1.0, 1.0, 1000, NULL, 0, 0},
+    {"300x32,1000:i64", -1.0, 1.0, 320, NULL, 0, 0},
+    {"30x1028,9:i32", -1.0, 1.0, 30, NULL, 0, 0},
+    {"30x301,9:i32", -1.0, 1.0, 30, NULL, 0, 0}};
 static const tp_case cases_grad[] = {{"7:i64,7x5", -1.0, 1.0, 11, &v11, 0, 0},
                                      {"30x2:i32,30x2x3", -1.0, 1.0, 11, &v11, 0, 0},
-                                     {"257:i64,257x33", -1.0, 1.0, 40, &v1000, 0, 0}};
-static const tp_case cases_rows[] = {{"1:i64,1x5", -1.0, 1.0, 11, &v11, 0, 0},
-                                     {"5000:i32,5000x2", -1.0, 1.0, 700, &v1000, 0, 0},
-                                     {"30x2:i32,30x2x3", -1.0, 1.0, 11, &v11, 0, 0},
-                                     {"257:i64,257x33", -1.0, 1.0, 40, &v1000, 0, 0}};
+                                     {"257:i64,257x33", -1.0, 1.0, 40, &v1000, 0, 0},
+                                     {"1500:i32,1500x8", -1.0, 1.0, 3, &v11, 0, 0}};
+static const tp_case cases_rows[] = {
+    {"1:i64,1x5", -1.0, 1.0, 11, &v11, 0, 0},
+    {"5000:i32,5000x2", -1.0, 1.0, 700, &v1000, 0, 0},
+    {"30x2:i32,30x2x3", -1.0, 1.0, 11, &v11, 0, 0},
+    {"257:i64,257x33", -1.0, 1.0, 40, &v1000, 0, 0},
+    {"9000:i64,9000x4", -1.0, 1.0, 310000, &v300k, 0, 0}, /* some are out of range */
+    {"3000:i64,3000x12", -1.0, 1.0, 1, &v300k, 0, 0},     /* all are equal */
+    {"2600:i32,2600x3", -1.0, 1.0, 2, &v11, 0, 0},
+    {"700:u8,700x8", -1.0, 1.0, 5, &v1000, 0, 0},
+    {"40:i64,40x2052", -1.0, 1.0, 20, &v11, 0, 0},
+};
 static const tp_impl embedding_cpu_ref = {"ref", accept_any, embedding_run, NULL, 0};
 static const tp_impl grad_cpu = {"simd", tp_accept_f32, grad_simd, NULL, 0};
 static const tp_impl grad_cpu_ref = {"ref", tp_accept_float, grad_ref, NULL, 0};

@@ -2,7 +2,41 @@
  * Every gradient is read once: a block sums the squares of a piece in double, then one block adds the pieces
  * up in a fixed order. */
 #include "kernels/optim/tensors.cuh"
+#include "kernels/pack.cuh"
 #include <cmath>
+
+#define CLIP_EACH   (TP_PIECE / (4 * TP_THREADS)) /* vectors of a thread, all under way at once */
+#define CLIP_FINISH 1024                          /* threads that add the pieces up */
+
+__device__ static double square_sum(const tp_pack<float, 4> &f)
+{
+    const float *v = f.v;
+    return (double)v[0] * (double)v[0] + (double)v[1] * (double)v[1] + (double)v[2] * (double)v[2] +
+           (double)v[3] * (double)v[3];
+}
+
+/* This thread's part of a piece of n elements. */
+template <typename T> __device__ static double piece_sum(const T *x, int64_t n)
+{
+    tp_pack<float, 4> v[CLIP_EACH];
+    double sum = 0.0;
+
+    TP_UNROLL
+    for (int k = 0; k < CLIP_EACH; k++) {
+        const int64_t at = 4 * ((int64_t)k * TP_THREADS + threadIdx.x);
+        v[k] = {};
+        if (at + 4 <= n)
+            v[k] = tp_load_pack<4>(x + at);
+    }
+    TP_UNROLL
+    for (int k = 0; k < CLIP_EACH; k++)
+        sum += square_sum(v[k]);
+    if ((int64_t)threadIdx.x < n % 4) {
+        const double rest = (double)tp_load(x, n / 4 * 4 + threadIdx.x);
+        sum += rest * rest;
+    }
+    return sum;
+}
 
 __global__ void clip_norm_pieces(double *partial, tp_tensor_group<1> g)
 {
@@ -10,18 +44,8 @@ __global__ void clip_norm_pieces(double *partial, tp_tensor_group<1> g)
         const int i = tp_group_find(&g, piece);
         const int64_t at = tp_group_offset(&g, i, piece), left = g.len[i] - at,
                       n = left < TP_PIECE ? left : TP_PIECE;
-        const float *x = g.data[0][i] + at;
-        double sum = 0.0;
-        for (int64_t k = 4 * threadIdx.x; k + 4 <= n; k += 4 * blockDim.x) {
-            const float4 v = *reinterpret_cast<const float4 *>(x + k);
-            sum += (double)v.x * (double)v.x + (double)v.y * (double)v.y + (double)v.z * (double)v.z +
-                   (double)v.w * (double)v.w;
-        }
-        if ((int64_t)threadIdx.x < n % 4) {
-            const double v = (double)x[n / 4 * 4 + threadIdx.x];
-            sum += v * v;
-        }
-        sum = tp_block_sum(sum);
+        const double sum = tp_block_sum(g.narrow[0][i] ? piece_sum(tp_group_at<uint16_t>(&g, 0, i, at), n)
+                                                       : piece_sum(tp_group_at<float>(&g, 0, i, at), n));
         if (threadIdx.x == 0)
             partial[piece] = sum;
     }
@@ -55,7 +79,7 @@ static int64_t pieces_of(const tp_call *c)
 
 static tp_status clip_norm_prepare(tp_call *c, size_t *scratch)
 {
-    TP_TRY(tp_accept_f32(c, scratch));
+    TP_TRY(tp_accept_stored(c, scratch));
     *scratch = (size_t)pieces_of(c) * sizeof(double);
     return TP_OK;
 }
@@ -75,7 +99,7 @@ static tp_status clip_norm_run(const tp_call *c)
                       partial + pieces, g);
         pieces += tp_group_pieces(&g);
     }
-    TP_LAUNCH(clip_norm_finish, 1, TP_THREADS, 0, c, tp_out_f32(c, 0), tp_out_f32(c, 1), partial, pieces,
+    TP_LAUNCH(clip_norm_finish, 1, CLIP_FINISH, 0, c, tp_out_f32(c, 0), tp_out_f32(c, 1), partial, pieces,
               c->in[0].dtype != TP_DTYPE_NONE ? tp_in_f32(c, 0) : nullptr, attr->max_norm);
     return TP_OK;
 }

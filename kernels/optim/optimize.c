@@ -8,7 +8,7 @@
 
 int tp_optimizer_states(tp_optimizer_kind kind)
 {
-    return kind == TP_ADAM || kind == TP_ADAMW || kind == TP_RMSPROP ? 2 : 1;
+    return 1 + tp_optimizer_two_states(kind);
 }
 
 /* One loop for each kind, so that the switch is outside and the body vectorises. */
@@ -354,6 +354,7 @@ static const tp_case cases_optimize_rows[] = {
     {"1,1:i64,2,1x2,1000x5,1:i64,1x5,2*1000x5", 0.1, 1.0, 1000, &a_rms, 2e-5, 0},
     {"1,1:i64,2,1x2,1000x5,1:i64,1x5,1000x5", 0.1, 1.0, 1000, &a_lion, 2e-6, 0},
     {"1,1:i64,2,1x2,1000x5,1:i64,1x5,1000x5", 0.1, 1.0, 1000, &a_ada, 2e-6, 0},
+    {"1,1:i64,2,1x2,40x5124,1:i64,1x5124,2*40x5124", 0.1, 1.0, 40, &a_adamw, 2e-5, 0},
     {"1,1:i64,2,1x2,5x7,1:i64,1x7,5x7", 0.1, 1.0, 1000, &a_sgd, 2e-6, 0}, /* the row is not there */
     {"1,1:i64,2,1x2,40x7,1:i64,1x7,40x7", 0.0, 2.0, 40, &a_sgd, 2e-6, TP_CASE_WHOLE},
     {"1,1:i64,2,1x2,40x7,1:i64,1x7,40x7", 0.0, 2.0, 40, &a_sgd, 2e-6, TP_CASE_WHOLE},

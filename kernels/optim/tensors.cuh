@@ -10,7 +10,8 @@
 
 /* N pointers for each of up to TP_GROUP tensors. */
 template <int N> struct tp_tensor_group {
-    float *data[N][TP_GROUP];
+    void *data[N][TP_GROUP];
+    uint8_t narrow[N][TP_GROUP]; /* 1: bfloat16, else float32 */
     int64_t len[TP_GROUP];
     int64_t end[TP_GROUP]; /* pieces of this tensor and those before it */
     int n;
@@ -25,8 +26,11 @@ inline int tp_group_fill(tp_tensor_group<N> *g, const tp_call *c, const int *at,
 
     g->n = total - first < TP_GROUP ? total - first : TP_GROUP;
     for (int i = 0; i < g->n; i++) {
-        for (int k = 0; k < N; k++)
-            g->data[k][i] = at[k] >= 0 ? static_cast<float *>(c->in[at[k] + first + i].data) : nullptr;
+        for (int k = 0; k < N; k++) {
+            const tp_tensor *t = at[k] >= 0 ? &c->in[at[k] + first + i] : nullptr;
+            g->data[k][i] = t != nullptr ? t->data : nullptr;
+            g->narrow[k][i] = t != nullptr && t->dtype == TP_BF16;
+        }
         g->len[i] = tp_len(&c->in[at[0] + first + i]);
         g->end[i] = pieces += (g->len[i] + TP_PIECE - 1) / TP_PIECE;
     }
@@ -56,6 +60,14 @@ template <int N>
 __device__ inline int64_t tp_group_offset(const tp_tensor_group<N> *g, int tensor, int64_t piece)
 {
     return (piece - (tensor > 0 ? g->end[tensor - 1] : 0)) * TP_PIECE;
+}
+
+/* Tensor i of list k from element `at` on; NULL where there is none. */
+template <typename T, int N>
+__device__ inline T *tp_group_at(const tp_tensor_group<N> *g, int k, int i, int64_t at)
+{
+    T *data = static_cast<T *>(g->data[k][i]);
+    return data != nullptr ? data + at : nullptr;
 }
 
 /* Blocks for so many pieces: a few for each multiprocessor, at least one. */

@@ -1,0 +1,46 @@
+/* bf16_test.cc - bfloat16 as 16 bits, and float32. */
+#include "host/core/bf16.h"
+#include <cmath>
+#include <cstring>
+#include <gtest/gtest.h>
+#include <limits>
+
+namespace
+{
+
+float from_bits(uint32_t bits)
+{
+    float f;
+    std::memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+TEST(Bf16, EveryBf16NumberComesBack)
+{
+    for (uint32_t v = 0; v < 0x10000; v++) {
+        const float f = tp_bf16_to_f32(static_cast<uint16_t>(v));
+        if (std::isnan(f))
+            EXPECT_TRUE(std::isnan(tp_bf16_to_f32(tp_bf16_from_f32(f)))) << v;
+        else
+            EXPECT_EQ(tp_bf16_from_f32(f), v);
+    }
+}
+
+TEST(Bf16, RoundsToTheNearestAndTiesToEven)
+{
+    EXPECT_EQ(tp_bf16_from_f32(from_bits(0x3f807fff)), 0x3f80);
+    EXPECT_EQ(tp_bf16_from_f32(from_bits(0x3f808000)), 0x3f80);
+    EXPECT_EQ(tp_bf16_from_f32(from_bits(0x3f808001)), 0x3f81);
+    EXPECT_EQ(tp_bf16_from_f32(from_bits(0x3f818000)), 0x3f82);
+    EXPECT_EQ(tp_bf16_from_f32(from_bits(0xbf818000)), 0xbf82);
+    EXPECT_EQ(tp_bf16_from_f32(std::numeric_limits<float>::max()), 0x7f80);
+    EXPECT_EQ(tp_bf16_from_f32(from_bits(1)), 0);
+}
+
+TEST(Bf16, ANanInTheLowerHalfStaysOne)
+{
+    EXPECT_TRUE(std::isnan(tp_bf16_to_f32(tp_bf16_from_f32(from_bits(0x7f800001)))));
+    EXPECT_TRUE(std::isnan(tp_bf16_to_f32(tp_bf16_from_f32(from_bits(0xffffffff)))));
+}
+
+} // namespace
