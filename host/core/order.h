@@ -11,25 +11,44 @@
  * than 4. */
 #define TP_ORDER_ROUNDS 8
 
+/* The halves of the range that holds n. */
+typedef struct tp_order {
+    uint32_t low_bits;
+    uint64_t low_mask, high_mask;
+} tp_order;
+
+TP_HD tp_order tp_order_of(int64_t n)
+{
+    uint32_t bits = 2;
+    tp_order o;
+    while (((uint64_t)1 << bits) < (uint64_t)n)
+        bits++;
+    o.low_bits = bits / 2;
+    o.low_mask = ((uint64_t)1 << o.low_bits) - 1;
+    o.high_mask = ((uint64_t)1 << (bits - o.low_bits)) - 1;
+    return o;
+}
+
+/* One step along the cycle of x. */
+TP_HD uint64_t tp_order_walk(tp_order o, uint64_t seed, uint32_t purpose, uint64_t epoch, uint64_t x)
+{
+    uint64_t low = x & o.low_mask, high = x >> o.low_bits;
+    for (uint32_t round = 0; round < TP_ORDER_ROUNDS; round += 2) {
+        low ^= tp_rng_draw(seed, purpose, high | (uint64_t)round << 32, epoch).v[0] & o.low_mask;
+        high ^= tp_rng_draw(seed, purpose, low | (uint64_t)(round + 1) << 32, epoch).v[0] & o.high_mask;
+    }
+    return high << o.low_bits | low;
+}
+
 /* Where position i of [0, n) goes in the permutation of (seed, purpose, epoch); 1 <= n <= 2^62, epoch < 2^62.
  */
 TP_HD int64_t tp_order_permute(uint64_t seed, uint32_t purpose, uint64_t epoch, int64_t n, int64_t i)
 {
-    uint32_t bits = 2;
-    while (((uint64_t)1 << bits) < (uint64_t)n)
-        bits++;
-    const uint32_t low_bits = bits / 2;
-    const uint64_t low_mask = ((uint64_t)1 << low_bits) - 1,
-                   high_mask = ((uint64_t)1 << (bits - low_bits)) - 1;
+    const tp_order o = tp_order_of(n);
     uint64_t x = (uint64_t)i;
-    do {
-        uint64_t low = x & low_mask, high = x >> low_bits;
-        for (uint32_t round = 0; round < TP_ORDER_ROUNDS; round += 2) {
-            low ^= tp_rng_draw(seed, purpose, high | (uint64_t)round << 32, epoch).v[0] & low_mask;
-            high ^= tp_rng_draw(seed, purpose, low | (uint64_t)(round + 1) << 32, epoch).v[0] & high_mask;
-        }
-        x = high << low_bits | low;
-    } while (x >= (uint64_t)n);
+    do
+        x = tp_order_walk(o, seed, purpose, epoch, x);
+    while (x >= (uint64_t)n);
     return (int64_t)x;
 }
 

@@ -64,10 +64,12 @@ static tp_status infer_index(tp_infer *x)
     return TP_OK;
 }
 
-static const tp_sample_attr sample_a = {4, 5, 1}, sample_b = {7, 3, 0}, sample_last = {20, 1, 1};
+static const tp_sample_attr sample_a = {4, 5, 1}, sample_b = {7, 3, 0}, sample_last = {20, 1, 1},
+                            sample_large = {700, 3, 1};
 static const tp_case cases_index[] = {{"2:u64,17:i64", 0, 1, 1000, &sample_a, 0, 0},
                                       {"2:u64,17:i64", 0, 1, 1000, &sample_b, 0, 0},
-                                      {"2:u64,17:i64", 0, 1, 1000, &sample_last, 0, 0}};
+                                      {"2:u64,17:i64", 0, 1, 1000, &sample_last, 0, 0},
+                                      {"2:u64,1100:i64", 0, 1, 1000, &sample_large, 0, 0}};
 static const tp_impl index_cpu_ref = {"ref", accept_any, index_run, NULL, 0};
 const tp_op tp_op_sample_index = {.name = "sample_index",
                                   .min_in = 2,
@@ -341,6 +343,15 @@ static const tp_gather_attr gather_plain = {0}, gather_ids_attr = {.ids = 1},
 static const tp_case cases_gather[] = {
     {"20x5:f32,9:i64,-,-,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
     {"20x6:u8,9:i64,6,6,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
+    {"20x64:u8,70:i64,64,64,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
+    {"20x1100:u8,9:i64,1,1,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
+    {"20x12:f32,300:i64,6,6,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
+    {"20x8:f64,9:i64,-,-,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
+    {"20x4:f16,9:i64,4,4,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
+    {"20x300:f32,9:i64,-,-,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
+    {"20x301:f32,9:i64,301,301,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
+    {"2000:f32,1500:i64,-,-,-", -1.0, 1.0, 2000, &gather_plain, 0, 0},
+    {"6x1x3x40:u8,5:i64,1,1,2:u64", -1.0, 1.0, 6, &gather_augment, 0, 0},
     {"20x3x4x5:i16,9:i64,3,3,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
     {"20x3:i8,9:i64,3,3,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
     {"20x3:i32,9:i64,3,3,-", -1.0, 1.0, 20, &gather_plain, 0, 0},
