@@ -98,6 +98,11 @@ static tp_status read_key(bench_shape *s, char *word)
     return TP_OK;
 }
 
+static int in_bf16(const char *inputs)
+{
+    return strstr(inputs, ":bf16") != NULL;
+}
+
 /* One line, which strtok_r cuts up: "op inputs key=value ...". */
 static tp_status read_line(bench_shape *s, const tp_op *op, const char *inputs, char **rest)
 {
@@ -112,8 +117,9 @@ static tp_status read_line(bench_shape *s, const tp_op *op, const char *inputs, 
     TP_TRY(tp_case_inputs(s->text, &s->inputs, &s->n_inputs));
     s->c.in = s->text;
     s->c.attr = op->attr_size > 0 ? s->attr : NULL;
-    for (int i = 0; i < op->n_cases; i++) /* larger shapes round no better than the loosest case */
-        if (op->cases[i].tolerance > s->c.tolerance)
+    /* Larger shapes round no better than the loosest case that is stored as they are. */
+    for (int i = 0; i < op->n_cases; i++)
+        if (op->cases[i].tolerance > s->c.tolerance && in_bf16(op->cases[i].in) == in_bf16(s->text))
             s->c.tolerance = op->cases[i].tolerance;
     const double by_length = tp_case_tolerance(&(tp_case){0}, s->inputs, s->n_inputs);
     if (s->c.tolerance > 0 && by_length > s->c.tolerance)

@@ -1,4 +1,4 @@
-/* batch.cu - what makes the batch of a step from a resident data set. sample_index: a thread a sample.
+/* batch.cu - what makes the batch of a step from a resident data set. sample_index: a thread a few samples.
  * gather_batch: a stored row is read once and written once as float32, normalised, cropped and mirrored on
  * the way; neighbouring threads take neighbouring elements, and each takes several rows. Bitwise the loops of
  * batch.c. */
@@ -35,11 +35,9 @@ __global__ void sample_index_order(int64_t *index, float *weight, const uint64_t
 static tp_status sample_index_run(const tp_call *c)
 {
     const tp_sample_attr *a = static_cast<const tp_sample_attr *>(c->attr);
-    const unsigned wanted = tp_cuda_blocks(
-                       c, a->batch), /* one a multiprocessor: two warps hide a walk's latency */
-        blocks = wanted < (unsigned)tp_queue_of(c)->multiprocessors
-                     ? wanted
-                     : (unsigned)tp_queue_of(c)->multiprocessors;
+    /* One block a multiprocessor: two warps a scheduler hide the latency of a walk. */
+    const unsigned wanted = tp_cuda_blocks(c, a->batch), most = (unsigned)tp_queue_of(c)->multiprocessors;
+    const unsigned blocks = wanted < most ? wanted : most;
 
     TP_LAUNCH(sample_index_order, blocks, TP_THREADS, 0, c, static_cast<int64_t *>(c->out[0].data),
               tp_out_f32(c, 1), static_cast<const uint64_t *>(c->in[0].data),
