@@ -72,7 +72,7 @@ static const field f_pool_grad[] = {
     INNER(tp_pool_grad_attr, pool, pad, F_PAIR),    INNER(tp_pool_grad_attr, pool, channels_last, F_INT),
     F(tp_pool_grad_attr, shape, F_SHAPE),           END};
 static const field f_norm[] = {F(tp_norm_attr, epsilon, F_F64), F(tp_norm_attr, momentum, F_F64),
-                               F(tp_norm_attr, groups, F_I64), END};
+                               F(tp_norm_attr, groups, F_I64), NAMED(tp_norm_attr, act, activations), END};
 static const field f_embedding[] = {F(tp_embedding_attr, n_rows, F_I64), END};
 static const field f_xent[] = {F(tp_xent_attr, smoothing, F_F64), END};
 static const field f_regression[] = {NAMED(tp_regression_attr, kind, losses),
