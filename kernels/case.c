@@ -1,10 +1,12 @@
 #include "kernels/case.h"
 #include "host/core/mem.h"
+#include "host/core/parallel.h"
 #include "host/core/rng.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#define DRAWS      4096 /* worth waking a thread for */
 #define MAX_REPEAT ((int64_t)4 * TP_MAX_TENSORS)
 
 /* ---- what the text says ---- */
@@ -129,16 +131,35 @@ static void fill_distinct(const tp_case *c, int input, uint64_t seed, double *v,
     }
 }
 
-static void fill_uniform(const tp_case *c, int input, uint64_t seed, double *v, int64_t n)
+/* Numbers that are drawn one by one, on every thread: a benchmark has many of them. */
+typedef struct fill_job {
+    const tp_case *c;
+    int input;
+    uint64_t seed, below; /* below: of integers */
+    double *v;
+} fill_job;
+
+static void uniform_piece(void *ctx, int64_t begin, int64_t end)
 {
-    for (int64_t i = 0; i < n; i++) {
-        const double u = (double)(draw(seed, input, i) >> 11) * 0x1p-53;
+    const fill_job *j = ctx;
+    const tp_case *c = j->c;
+    double *v = j->v;
+
+    for (int64_t i = begin; i < end; i++) {
+        const double u = (double)(draw(j->seed, j->input, i) >> 11) * 0x1p-53;
         v[i] = (double)(float)(c->lo + (c->hi - c->lo) * u);
         if (c->flags & TP_CASE_WHOLE)
             v[i] = floor(v[i]);
         if ((c->flags & TP_CASE_AWAY) && fabs(v[i]) < 0.05)
             v[i] = (double)(v[i] < 0 ? -0.06f : 0.06f);
     }
+}
+
+static void integer_piece(void *ctx, int64_t begin, int64_t end)
+{
+    const fill_job *j = ctx;
+    for (int64_t i = begin; i < end; i++)
+        j->v[i] = (double)(draw(j->seed, j->input, i) % j->below);
 }
 
 static void make_distributions(double *v, int64_t n, int64_t cols)
@@ -160,14 +181,13 @@ void tp_case_values(const tp_case *c, const tp_tensor *input, int i, uint64_t se
     if (tp_is_int(input->dtype)) {
         const uint64_t most = (uint64_t)1 << (8 * tp_dtype_size(input->dtype) - 1);
         const uint64_t below = c->ihi <= 0 ? 1 : ((uint64_t)c->ihi < most ? (uint64_t)c->ihi : most);
-        for (int64_t k = 0; k < n; k++)
-            v[k] = (double)(draw(seed, i, k) % below);
+        tp_parallel(n, DRAWS, integer_piece, &(fill_job){c, i, seed, below, v});
         return;
     }
     if (c->flags & TP_CASE_DISTINCT)
         fill_distinct(c, i, seed, v, n);
     else
-        fill_uniform(c, i, seed, v, n);
+        tp_parallel(n, DRAWS, uniform_piece, &(fill_job){c, i, seed, 1, v});
     if (c->flags & TP_CASE_ROWSUM1)
         make_distributions(v, n, s.nd > 0 ? s.d[s.nd - 1] : 1);
     for (int64_t k = 0; input->dtype == TP_BF16 && k < n; k++)

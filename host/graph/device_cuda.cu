@@ -410,7 +410,8 @@ static tp_status count(int *out)
     return TP_OK;
 }
 
-static tp_status describe(int index, tp_device_info *out)
+/* Without the libraries: those are opened when a plan first asks for them. */
+static tp_status describe_gpu(int index, tp_device_info *out)
 {
     cudaDeviceProp prop;
 
@@ -424,6 +425,12 @@ static tp_status describe(int index, tp_device_info *out)
     out->memory_bytes = prop.totalGlobalMem;
     TP_CUDA(cudaSetDevice(index));
     TP_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes));
+    return TP_OK;
+}
+
+static tp_status describe(int index, tp_device_info *out)
+{
+    TP_TRY(describe_gpu(index, out));
     tp_libraries_describe(out->cublaslt, sizeof(out->cublaslt), out->cudnn, sizeof(out->cudnn));
     return TP_OK;
 }
@@ -448,7 +455,7 @@ static tp_status open_device(tp_device *dev, int index)
     tp_device_info info;
     cuda_context *ctx = nullptr;
 
-    TP_TRY(describe(index, &info));
+    TP_TRY(describe_gpu(index, &info));
     TP_TRY(tp_alloc(&ctx, 1, sizeof(*ctx), "device"));
     ctx->index = index;
     const tp_status st = start(ctx);

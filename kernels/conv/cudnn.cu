@@ -19,10 +19,11 @@ struct conv_state {
     cudnnConvolutionBwdDataAlgo_t input_grad;
     cudnnConvolutionBwdFilterAlgo_t weight_grad;
     size_t workspace;
+    tp_precision precision;
     tp_conv_dims d;
 };
 
-static tp_status create(conv_state *s, cudnnDataType_t type, tp_precision precision)
+static tp_status create(conv_state *s, cudnnDataType_t type)
 {
     const tp_cudnn *lib = s->lib;
     const tp_conv_dims *d = &s->d;
@@ -37,19 +38,27 @@ static tp_status create(conv_state *s, cudnnDataType_t type, tp_precision precis
                                                   (int)d->stride[1], (int)d->dilation[0], (int)d->dilation[1],
                                                   CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT));
     TP_CUDNN_MAKE(cudnnSetConvolutionGroupCount(s->conv, (int)d->groups));
-    TP_CUDNN_MAKE(cudnnSetConvolutionMathType(s->conv, precision == TP_PRECISION_FP32 ? CUDNN_FMA_MATH
-                                                                                      : CUDNN_DEFAULT_MATH));
+    /* What is stored in bfloat16 goes through tensor cores only where that is asked for; float32 in tf32 by
+     * default. */
+    TP_CUDNN_MAKE(cudnnSetConvolutionMathType(s->conv, type == CUDNN_DATA_BFLOAT16 ? CUDNN_TENSOR_OP_MATH
+                                                       : s->precision == TP_PRECISION_FP32
+                                                           ? CUDNN_FMA_MATH
+                                                           : CUDNN_DEFAULT_MATH));
     return TP_OK;
 }
 
-/* The first of the list, fastest first, that may be used. */
+/* The first of the list, fastest first, that may be used, with the arithmetic it was listed for. */
 template <typename P, typename A> static tp_status pick(conv_state *s, const P *list, int n, A *algo)
 {
+    const tp_cudnn *lib = s->lib;
+
     for (int i = 0; i < n; i++)
         if (list[i].status == CUDNN_STATUS_SUCCESS && list[i].determinism == CUDNN_DETERMINISTIC &&
             list[i].memory <= WORKSPACE) {
             *algo = list[i].algo;
             s->workspace = list[i].memory;
+            if (s->precision != TP_PRECISION_FP32)
+                TP_CUDNN_MAKE(cudnnSetConvolutionMathType(s->conv, list[i].mathType));
             return TP_OK;
         }
     TP_FAIL(TP_EUNSUP, "cudnn: no deterministic algorithm for this convolution");
@@ -106,7 +115,8 @@ static tp_status prepare(tp_call *c, size_t *scratch, conv_pass pass, tp_conv_di
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuDNN convolution"));
     s->lib = lib;
     s->d = d;
-    tp_status st = create(s, tp_cudnn_type(c), c->precision);
+    s->precision = c->precision;
+    tp_status st = create(s, tp_cudnn_type(c));
     if (st == TP_OK)
         st = choose(s, pass);
     if (st != TP_OK) {

@@ -13,12 +13,13 @@
 #include "kernels/pack.cuh"
 #include <limits.h>
 
-#define THREADS      128
-#define MOST_TAPS    64
-#define MOST_FILTERS 256
-#define SHARED_BYTES 49152 /* what a block has without asking */
-#define STRIP_BYTES  16384 /* of a strip, unless one row of output needs more */
-#define PROCESSORS   132   /* of an H100 or H200: units of work are cut for so many */
+#define THREADS       128
+#define MOST_CHANNELS 4
+#define MOST_TAPS     64
+#define MOST_FILTERS  256
+#define SHARED_BYTES  49152 /* what a block has without asking */
+#define STRIP_BYTES   16384 /* of a strip, unless one row of output needs more */
+#define PROCESSORS    132   /* of an H100 or H200: units of work are cut for so many */
 
 typedef tp_pack<float, 4> four;
 
@@ -358,6 +359,7 @@ static tp_status accept(const tp_conv_dims &d)
 
     TP_CHECK(d.last, TP_EUNSUP, "channels first");
     TP_CHECK(d.groups == 1, TP_EUNSUP, "%lld groups", (long long)d.groups);
+    TP_CHECK(d.c <= MOST_CHANNELS, TP_EUNSUP, "%lld channels, more than %d", (long long)d.c, MOST_CHANNELS);
     TP_CHECK(taps <= MOST_TAPS, TP_EUNSUP, "%lld taps a filter, more than %d", (long long)taps, MOST_TAPS);
     TP_CHECK(d.m % 4 == 0 && d.m <= MOST_FILTERS, TP_EUNSUP, "%lld filters, not a multiple of 4 up to %d",
              (long long)d.m, MOST_FILTERS);

@@ -10,12 +10,13 @@
 #include "kernels/norm/norm.h"
 #include "kernels/pack.cuh"
 
-#define FEWEST 64   /* rows of a part, */
-#define MOST   512  /* and */
-#define PARTS  1024 /* how many parts there are between the two */
-#define PACKS  32   /* of a block, side by side */
-#define RUN    4096 /* elements of a channel that a block sums, channels first */
-#define ADDERS 32
+#define FEWEST  64   /* rows of a part, */
+#define MOST    512  /* and */
+#define PARTS   1024 /* how many parts there are between the two */
+#define PACKS   32   /* of a block, side by side */
+#define RUN     4096 /* elements of a channel that a block sums, channels first */
+#define ADDERS  32
+#define AT_ONCE 4 /* rows of a thread whose loads are under way together; two where there are two inputs */
 
 /* Whether a row takes part in the statistics. */
 struct row_weight {
@@ -129,6 +130,18 @@ __device__ static void count_block(double *counts, const row_weight &weight, con
         counts[blockIdx.x] = n;
 }
 
+template <int V>
+__device__ static void add_squares(float (&a)[V], float (&b)[V], const tp_pack<float, V> &v,
+                                   const tp_pack<float, V> &shift)
+{
+    TP_UNROLL
+    for (int i = 0; i < V; i++) {
+        const float d = v.v[i] - shift.v[i];
+        a[i] += d;
+        b[i] = fmaf(d, d, b[i]);
+    }
+}
+
 template <typename T, int V>
 __global__ void batch_norm_sums_rows(sums *partial, double *counts, const T *x, row_weight weight, cut k)
 {
@@ -138,15 +151,16 @@ __global__ void batch_norm_sums_rows(sums *partial, double *counts, const T *x, 
 
     if (at.works)
         shift = tp_load_pack<V>(x + at.ch);
-    for (int64_t row = at.row; at.works && row < at.end; row += at.step) {
-        if (!weight(row))
-            continue;
-        const tp_pack<float, V> v = tp_load_pack<V>(x + row * k.channels + at.ch);
-        for (int i = 0; i < V; i++) {
-            const float d = v.v[i] - shift.v[i];
-            a[i] += d;
-            b[i] = fmaf(d, d, b[i]);
-        }
+    for (int64_t row = at.row; at.works && row < at.end; row += AT_ONCE * at.step) {
+        tp_pack<float, V> v[AT_ONCE];
+        TP_UNROLL
+        for (int u = 0; u < AT_ONCE; u++)
+            if (row + u * at.step < at.end)
+                v[u] = tp_load_pack<V>(x + (row + u * at.step) * k.channels + at.ch);
+        TP_UNROLL
+        for (int u = 0; u < AT_ONCE; u++)
+            if (row + u * at.step < at.end && weight(row + u * at.step))
+                add_squares(a, b, v[u], shift);
     }
     add_block<V>(partial, a, b, k);
     count_block(counts, weight, k);
@@ -163,6 +177,24 @@ __device__ static channel channel_at(const float *mean, const float *rstd, const
     return {mean[ch], rstd[ch] * gamma[ch], beta != nullptr ? beta[ch] : 0.0f};
 }
 
+/* dy of one element, through relu where that is asked for; d = x - mean. */
+__device__ static float up_of(float d, float dy, const channel &of, int relu)
+{
+    return relu && d * of.scale + of.shift <= 0.0f ? 0.0f : dy;
+}
+
+template <int V>
+__device__ static void add_gradients(float (&a)[V], float (&b)[V], const tp_pack<float, V> &v,
+                                     const tp_pack<float, V> &g, const channel (&of)[V], int relu)
+{
+    TP_UNROLL
+    for (int i = 0; i < V; i++) {
+        const float d = v.v[i] - of[i].mean, up = up_of(d, g.v[i], of[i], relu);
+        a[i] += up;
+        b[i] = fmaf(up, d, b[i]);
+    }
+}
+
 template <typename T, int V>
 __global__ void batch_norm_grad_sums_rows(sums *partial, double *counts, const T *x, const T *dy,
                                           const float *mean, const float *rstd, const float *gamma,
@@ -174,15 +206,18 @@ __global__ void batch_norm_grad_sums_rows(sums *partial, double *counts, const T
 
     for (int i = 0; i < V && at.works; i++)
         of[i] = channel_at(mean, rstd, gamma, beta, at.ch + i);
-    for (int64_t row = at.row; at.works && row < at.end; row += at.step) {
-        const tp_pack<float, V> v = tp_load_pack<V>(x + row * k.channels + at.ch),
-                                g = tp_load_pack<V>(dy + row * k.channels + at.ch);
-        for (int i = 0; i < V; i++) {
-            const float d = v.v[i] - of[i].mean;
-            const float up = relu && d * of[i].scale + of[i].shift <= 0.0f ? 0.0f : g.v[i];
-            a[i] += up;
-            b[i] = fmaf(up, d, b[i]);
-        }
+    for (int64_t row = at.row; at.works && row < at.end; row += AT_ONCE / 2 * at.step) {
+        tp_pack<float, V> v[AT_ONCE / 2], g[AT_ONCE / 2];
+        TP_UNROLL
+        for (int u = 0; u < AT_ONCE / 2; u++)
+            if (row + u * at.step < at.end) {
+                v[u] = tp_load_pack<V>(x + (row + u * at.step) * k.channels + at.ch);
+                g[u] = tp_load_pack<V>(dy + (row + u * at.step) * k.channels + at.ch);
+            }
+        TP_UNROLL
+        for (int u = 0; u < AT_ONCE / 2; u++)
+            if (row + u * at.step < at.end)
+                add_gradients(a, b, v[u], g[u], of, relu);
     }
     add_block<V>(partial, a, b, k);
     count_block(counts, weight, k);
@@ -239,7 +274,7 @@ __global__ void batch_norm_grad_sums_runs(sums *partial, double *counts, const T
         for (int64_t e = first + threadIdx.x; e < end; e += blockDim.x) {
             const image at = image_at(d, ch, e);
             const float v = tp_load(x, at.at) - of.mean;
-            const double up = relu && v * of.scale + of.shift <= 0.0f ? 0.0 : (double)tp_load(dy, at.at);
+            const double up = (double)up_of(v, tp_load(dy, at.at), of, relu);
             a += up;
             b += up * (double)v;
             n += weight(at.n) ? 1.0 : 0.0;
@@ -342,6 +377,19 @@ __global__ void batch_norm_grad_slopes(slopes *of, float *dgamma, float *dbeta, 
 
 /* ---- the second pass ---- */
 
+template <int V>
+__device__ static tp_pack<float, V> normed(const tp_pack<float, V> &x, const tp_pack<float, V> &residual,
+                                           const channel (&of)[V], int relu)
+{
+    tp_pack<float, V> y;
+    TP_UNROLL
+    for (int i = 0; i < V; i++) {
+        const float v = (x.v[i] - of[i].mean) * of[i].scale + of[i].shift + residual.v[i];
+        y.v[i] = relu && v <= 0.0f ? 0.0f : v;
+    }
+    return y;
+}
+
 template <typename T, int V>
 __global__ void batch_norm_apply_rows(T *y, const T *x, const T *residual, const channel *channels, int relu,
                                       cut k)
@@ -351,16 +399,19 @@ __global__ void batch_norm_apply_rows(T *y, const T *x, const T *residual, const
 
     for (int i = 0; i < V && at.works; i++)
         of[i] = channels[at.ch + i];
-    for (int64_t row = at.row; at.works && row < at.end; row += at.step) {
-        const int64_t place = row * k.channels + at.ch;
-        tp_pack<float, V> v = tp_load_pack<V>(x + place), r = {};
-        if (residual != nullptr)
-            r = tp_load_pack<V>(residual + place);
-        for (int i = 0; i < V; i++) {
-            v.v[i] = (v.v[i] - of[i].mean) * of[i].scale + of[i].shift + r.v[i];
-            v.v[i] = relu && v.v[i] <= 0.0f ? 0.0f : v.v[i];
-        }
-        tp_store_pack(y + place, v);
+    for (int64_t row = at.row; at.works && row < at.end; row += AT_ONCE / 2 * at.step) {
+        tp_pack<float, V> v[AT_ONCE / 2], r[AT_ONCE / 2] = {};
+        TP_UNROLL
+        for (int u = 0; u < AT_ONCE / 2; u++)
+            if (row + u * at.step < at.end) {
+                v[u] = tp_load_pack<V>(x + (row + u * at.step) * k.channels + at.ch);
+                if (residual != nullptr)
+                    r[u] = tp_load_pack<V>(residual + (row + u * at.step) * k.channels + at.ch);
+            }
+        TP_UNROLL
+        for (int u = 0; u < AT_ONCE / 2; u++)
+            if (row + u * at.step < at.end)
+                tp_store_pack(y + (row + u * at.step) * k.channels + at.ch, normed(v[u], r[u], of, relu));
     }
 }
 
@@ -376,6 +427,20 @@ __global__ void batch_norm_apply_runs(T *y, const T *x, const T *residual, const
     }
 }
 
+template <int V>
+__device__ static tp_pack<float, V> sloped(const tp_pack<float, V> &x, const tp_pack<float, V> &dy,
+                                           const channel (&of)[V], const slopes (&by)[V], bool counts,
+                                           int relu)
+{
+    tp_pack<float, V> dx;
+    TP_UNROLL
+    for (int i = 0; i < V; i++) {
+        const float d = x.v[i] - of[i].mean, up = by[i].a * up_of(d, dy.v[i], of[i], relu);
+        dx.v[i] = counts ? up + by[i].b * d + by[i].shift : up;
+    }
+    return dx;
+}
+
 template <typename T, int V>
 __global__ void batch_norm_grad_apply_rows(T *dx, const T *x, const T *dy, const float *mean,
                                            const float *rstd, const float *gamma, const float *beta,
@@ -389,17 +454,19 @@ __global__ void batch_norm_grad_apply_rows(T *dx, const T *x, const T *dy, const
         of[i] = channel_at(mean, rstd, gamma, beta, at.ch + i);
         by[i] = channels[at.ch + i];
     }
-    for (int64_t row = at.row; at.works && row < at.end; row += at.step) {
-        const int64_t place = row * k.channels + at.ch;
-        const bool counts = weight(row);
-        const tp_pack<float, V> v = tp_load_pack<V>(x + place);
-        tp_pack<float, V> g = tp_load_pack<V>(dy + place);
-        for (int i = 0; i < V; i++) {
-            const float d = v.v[i] - of[i].mean;
-            const float up = relu && d * of[i].scale + of[i].shift <= 0.0f ? 0.0f : g.v[i];
-            g.v[i] = counts ? by[i].a * up + by[i].b * d + by[i].shift : by[i].a * up;
-        }
-        tp_store_pack(dx + place, g);
+    for (int64_t row = at.row; at.works && row < at.end; row += AT_ONCE / 2 * at.step) {
+        tp_pack<float, V> v[AT_ONCE / 2], g[AT_ONCE / 2];
+        TP_UNROLL
+        for (int u = 0; u < AT_ONCE / 2; u++)
+            if (row + u * at.step < at.end) {
+                v[u] = tp_load_pack<V>(x + (row + u * at.step) * k.channels + at.ch);
+                g[u] = tp_load_pack<V>(dy + (row + u * at.step) * k.channels + at.ch);
+            }
+        TP_UNROLL
+        for (int u = 0; u < AT_ONCE / 2; u++)
+            if (row + u * at.step < at.end)
+                tp_store_pack(dx + (row + u * at.step) * k.channels + at.ch,
+                              sloped(v[u], g[u], of, by, weight(row + u * at.step), relu));
     }
 }
 
@@ -414,8 +481,8 @@ __global__ void batch_norm_grad_apply_runs(T *dx, const T *x, const T *dy, const
         const channel of = channel_at(mean, rstd, gamma, beta, ch);
         const slopes by = channels[ch];
         const float v = tp_load(x, i) - of.mean;
-        const float up = relu && v * of.scale + of.shift <= 0.0f ? 0.0f : tp_load(dy, i);
-        tp_store(dx, i, weight(row / d.c) ? by.a * up + by.b * v + by.shift : by.a * up);
+        const float up = by.a * up_of(v, tp_load(dy, i), of, relu);
+        tp_store(dx, i, weight(row / d.c) ? up + by.b * v + by.shift : up);
     }
 }
 

@@ -395,17 +395,21 @@ static bool fits(const emu_tensor *x, const emu_filter *w, const emu_convolution
            y->w == out_size(x->w, w->w, c->pad[1], c->stride[1], c->dilation[1]);
 }
 
-/* The fastest is not deterministic, so that whoever takes the first is found out. */
-template <typename P> static cudnnStatus_t offer(bool ok, int wanted, int *found, P *results)
+/* The fastest is not deterministic, so that whoever takes the first is found out; and bfloat16 is taken only
+ * with tensor cores, without which the library is very slow. */
+template <typename P>
+static cudnnStatus_t offer(bool ok, const emu_tensor *x, const emu_convolution *conv, int wanted, int *found,
+                           P *results)
 {
     *found = 0;
-    if (!ok || wanted < 2)
+    if (!ok || wanted < 2 || (x->type == CUDNN_DATA_BFLOAT16) != (conv->math == CUDNN_TENSOR_OP_MATH))
         return CUDNN_STATUS_BAD_PARAM;
     for (int i = 0; i < 2; i++) {
         memset(&results[i], 0, sizeof(results[i]));
         results[i].algo = static_cast<decltype(results[i].algo)>(i);
         results[i].memory = i == 0 ? 0 : WORKSPACE;
         results[i].determinism = i == 0 ? CUDNN_NON_DETERMINISTIC : CUDNN_DETERMINISTIC;
+        results[i].mathType = conv->math;
     }
     *found = 2;
     return CUDNN_STATUS_SUCCESS;
@@ -417,7 +421,7 @@ cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t, cudnnTensorD
                                                      cudnnTensorDescriptor_t y, int wanted, int *found,
                                                      cudnnConvolutionFwdAlgoPerf_t *results)
 {
-    return offer(fits(x, w, conv, y), wanted, found, results);
+    return offer(fits(x, w, conv, y), x, conv, wanted, found, results);
 }
 cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t, cudnnFilterDescriptor_t w,
                                                           cudnnTensorDescriptor_t dy,
@@ -425,13 +429,13 @@ cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t, cudnnFi
                                                           cudnnTensorDescriptor_t dx, int wanted, int *found,
                                                           cudnnConvolutionBwdDataAlgoPerf_t *results)
 {
-    return offer(fits(dx, w, conv, dy), wanted, found, results);
+    return offer(fits(dx, w, conv, dy), dx, conv, wanted, found, results);
 }
 cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(
     cudnnHandle_t, cudnnTensorDescriptor_t x, cudnnTensorDescriptor_t dy, cudnnConvolutionDescriptor_t conv,
     cudnnFilterDescriptor_t dw, int wanted, int *found, cudnnConvolutionBwdFilterAlgoPerf_t *results)
 {
-    return offer(fits(x, dw, conv, dy), wanted, found, results);
+    return offer(fits(x, dw, conv, dy), x, conv, wanted, found, results);
 }
 
 /* Calls f(x, w, y) with the flat positions of every product of the convolution. */

@@ -2,7 +2,8 @@
 # run.sh OUT [TEMPER ENGINE_TESTS MODULE]: what can only be shown on a GPU, in at most 9 minutes. From an unpacked bundle
 # the three programs are found beside this file. Each part writes a file into OUT and a line into OUT/summary.txt:
 # "passed", "failed" or "skipped" with the reason. Nothing is printed that was not measured. What only has to be right runs
-# side by side; what is timed runs alone, afterwards. PARTS="check bench vs_torch" chooses.
+# side by side; what is timed runs alone, afterwards. PARTS="check bench vs_torch" chooses. Recipes other than chicago are
+# compared where DATA, a folder, has their file: fashion_mnist.h5, movielens.h5, mnist.h5.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -61,13 +62,27 @@ ops() { # every case of every op, each implementation, in as many processes as h
     return $code
 }
 
-parity() { # RECIPE: the loss of each of the first steps on the GPU beside the CPU's
-    train "parity-cpu" cpu "$1" --set train.epochs=3 --set train.report=1 || return 1
-    train "parity-gpu" cuda "$1" --set train.epochs=3 --set train.report=1 --set train.precision=fp32 || return 1
-    paste <(sed 's/.*"loss":\([^,]*\),.*/\1/' "$out/runs/parity-cpu/metrics.jsonl") \
-        <(sed 's/.*"loss":\([^,]*\),.*/\1/' "$out/runs/parity-gpu/metrics.jsonl") |
-        awk '{ d = ($2 - $1) / $1; d = d < 0 ? -d : d; if (d > worst) worst = d; n++ }
-             END { printf "%d steps, largest relative difference %g\n", n, worst; exit !(n > 20 && worst < 1e-3) }'
+losses() { # NAME DEVICE RECIPE STEPS [OPTION...]: the loss of each of the first steps; the run is then stopped
+    local name=$1 steps=$4 pid
+    train "$1" "$2" "$3" --set train.report=1 "${@:5}" >/dev/null 2>&1 &
+    pid=$!
+    until [ "$(cat "$out/runs/$name/metrics.jsonl" 2>/dev/null | wc -l)" -ge "$steps" ] || ! kill -0 $pid 2>/dev/null; do
+        sleep 0.02
+    done
+    pkill -TERM -P $pid 2>/dev/null
+    wait $pid
+    sed 's/.*"loss":\([^,]*\),.*/\1/' "$out/runs/$name/metrics.jsonl" | head -n "$steps"
+}
+
+parity() { # RECIPE STEPS TOLERANCE [OPTION...]: the loss of each of the first steps on the GPU beside the CPU's
+    local recipe=$1 steps=$2 tolerance=$3
+    shift 3
+    paste <(losses "$recipe-cpu" cpu "$recipe" "$steps" "$@") \
+        <(losses "$recipe-gpu" cuda "$recipe" "$steps" --set train.precision=fp32 "$@") |
+        awk -v steps="$steps" -v tolerance="$tolerance" '
+            { d = ($2 - $1) / $1; d = d < 0 ? -d : d; if (d > worst) worst = d; n++ }
+            END { printf "%d steps, largest relative difference %g, %g is allowed\n", n, worst, tolerance
+                  exit !(n == steps && worst < tolerance) }'
 }
 
 repeats() { # the same weights every time
@@ -95,7 +110,7 @@ resume() { # stopped after its first checkpoint and resumed in a new process: th
     [ $code = 75 ] && [ "$whole" = "$halves" ]
 }
 
-export -f train hash_of ops parity repeats resume
+export -f train hash_of ops losses parity repeats resume
 export temper tests root out REPEATS
 
 # CUDA's libraries may lie in Python's packages alone.
@@ -114,8 +129,15 @@ mkdir -p "$out/runs"
 
 if wants check; then
     pids=()
-    { part ops 150 ops; } & pids+=($!)
-    { part parity 60 parity chicago; s=$?; part repeats 100 repeats && part resume 30 resume && exit $s; } & pids+=($!)
+    { part ops 150 env TEMPER_TEST_SCHEDULES="$REPEATS" bash -c ops; } & pids+=($!)
+    { part parity-chicago 60 parity chicago 51 1e-3 --set train.epochs=3; } & pids+=($!)
+    for recipe in movielens:movielens:40:1e-3 fashion-cnn:fashion_mnist:20:1e-2 fashion-resnet18:fashion_mnist:6:1e-2 \
+        mnist-cnn:mnist:20:1e-2; do
+        IFS=: read -r name file steps tolerance <<<"$recipe"
+        [ -f "${DATA:-}/$file.h5" ] || { note "parity-$name" "skipped: no DATA/$file.h5"; continue; }
+        { part "parity-$name" 100 parity "$name" "$steps" "$tolerance" --data "$DATA/$file.h5"; } & pids+=($!)
+    done
+    { part repeats 100 repeats; s=$?; part resume 30 resume && exit $s; } & pids+=($!)
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck initcheck synccheck; do
             part "$tool" 150 compute-sanitizer --tool "$tool" --error-exitcode 1 "$tests" --gtest_brief=1 \
@@ -127,10 +149,17 @@ if wants check; then
     for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 fi
 if wants bench; then
-    part bench 100 "$temper" bench --device cuda --json || failed=1
+    part bench 60 "$temper" bench --device cuda --json || failed=1
     mv "$out/bench.log" "$out/bench.jsonl"
-    part large 60 "$temper" bench --device cuda --json --shapes "$root/benchmarks/shapes/large.txt" || failed=1
+    part large 70 "$temper" bench --device cuda --json --shapes "$root/benchmarks/shapes/large.txt" || failed=1
     mv "$out/large.log" "$out/large.jsonl"
+fi
+if wants bench; then
+    if python3 -c 'import h5py' 2>/dev/null; then
+        part stall 60 python3 "$root/benchmarks/checkpoint_stall.py" --device cuda --temper "$temper" || failed=1
+    else
+        note stall "skipped: no h5py"
+    fi
 fi
 if wants vs_torch; then
     if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
