@@ -21,6 +21,10 @@ FIELDS = ["date", "source", "recipe", "seed", "metric", "value", "steps", "secon
 
 
 def source_version():
+    """Of the checkout, or of what the bundle was made from."""
+    made_from = ROOT / "SOURCE"
+    if made_from.exists():
+        return made_from.read_text().strip()
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 

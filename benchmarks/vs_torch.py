@@ -7,7 +7,7 @@ A row: net, batch, precision, device, side (temper, eager, compile), rounds, sam
 the start of the process to the end of the first step (median), and Temper's samples/s over this side's. PyTorch's processes
 stay, compiled and warmed up, and wait for their turn; Temper's is a new one for each round, of which the first step and what
 follows it until the second report do not count. With --together PyTorch's sides of all nets start at once, which saves
-minutes and leaves their first step without a time. A side that cannot run is a row that says why, without numbers. Needs
+minutes and leaves their first step without a time; with --gate FILE the turns wait for that file. A side that cannot run is a row that says why, without numbers. Needs
 PyTorch and h5py; compile needs PyTorch 2.
 """
 
@@ -305,6 +305,8 @@ def measure(options, nets, write):
     for net in nets if options.together else []:
         net.await_start("eager")
         net.await_start("compile")
+    while options.gate and not pathlib.Path(options.gate).exists():
+        time.sleep(0.1)
     for net in nets:
         for _ in range(options.rounds):
             net.round()
@@ -321,6 +323,7 @@ def main():
     parser.add_argument("--scale", type=float, default=1.0, help="of the length of a round, about a second")
     parser.add_argument("--rows", type=int, default=1 << 20, help="of a data set, at most")
     parser.add_argument("--together", action="store_true", help="start PyTorch's sides of all nets at once")
+    parser.add_argument("--gate", help="wait for this file once every side of --together has started")
     parser.add_argument("--out", default="vs_torch.csv")
     options = parser.parse_args()
     with open(options.out, "w", newline="") as file, tempfile.TemporaryDirectory() as folder:

@@ -127,6 +127,17 @@ fi
 note gpu "$("$temper" devices | sed -n 's/^cuda:0  *//p')"
 mkdir -p "$out/runs"
 
+# PyTorch needs a minute to start; it does so beside the checks and waits for the gate.
+vs_torch=
+if wants vs_torch; then
+    if python3 -c 'import torch, h5py, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+        part vs_torch 400 python3 "$root/benchmarks/vs_torch.py" --device cuda --together --gate "$out/runs/gate" \
+            --temper "$temper" --out "$out/vs_torch.csv" &
+        vs_torch=$!
+    else
+        note vs_torch "skipped: no PyTorch with CUDA, or no h5py"
+    fi
+fi
 if wants check; then
     pids=()
     { part ops 150 env TEMPER_TEST_SCHEDULES="$REPEATS" bash -c ops; } & pids+=($!)
@@ -148,26 +159,23 @@ if wants check; then
     fi
     for pid in "${pids[@]}"; do wait "$pid" || failed=1; done
 fi
+touch "$out/runs/gate"
+[ -z "$vs_torch" ] || wait "$vs_torch" || failed=1
 if wants bench; then
-    part bench 60 "$temper" bench --device cuda --json || failed=1
-    mv "$out/bench.log" "$out/bench.jsonl"
     part large 70 "$temper" bench --device cuda --json --shapes "$root/benchmarks/shapes/large.txt" || failed=1
     mv "$out/large.log" "$out/large.jsonl"
-fi
-if wants bench; then
     if python3 -c 'import h5py' 2>/dev/null; then
         part stall 60 python3 "$root/benchmarks/checkpoint_stall.py" --device cuda --temper "$temper" || failed=1
     else
         note stall "skipped: no h5py"
     fi
-fi
-if wants vs_torch; then
-    if python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-        part vs_torch 300 python3 "$root/benchmarks/vs_torch.py" --device cuda --together --temper "$temper" \
-            --out "$out/vs_torch.csv" || failed=1
-    else
-        note vs_torch "skipped: no PyTorch with CUDA"
-    fi
+    for recipe in fashion-cnn fashion-resnet18; do
+        [ -f "${DATA:-}/fashion_mnist.h5" ] || { note "quality-$recipe" "skipped: no DATA/fashion_mnist.h5"; continue; }
+        part "quality-$recipe" 60 python3 "$root/benchmarks/quality.py" "recipes/$recipe.yaml" --data "$DATA/fashion_mnist.h5" \
+            --metric accuracy --temper "$temper" --out "$out/quality.csv" || failed=1
+    done
+    part bench 100 "$temper" bench --device cuda --json || failed=1
+    mv "$out/bench.log" "$out/bench.jsonl"
 fi
 rm -rf "$out/runs"
 exit $failed
