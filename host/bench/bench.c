@@ -12,9 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#define HOT_SECONDS   0.1   /* hot runs go on for so long, if more than the fewest fit */
-#define MAX_HOT_RUNS  1000  /* and at most so many */
-#define ROW_SECONDS   5e-4  /* a timed run of a GPU is a row of runs that takes about as long */
+#define HOT_SECONDS   0.1  /* hot runs go on for so long, if more than the fewest fit */
+#define MAX_HOT_RUNS  1000 /* and at most so many */
+#define ROW_SECONDS   5e-4 /* a timed run of a GPU is a row of runs that takes about as long */
 #define MAX_ROW       256
 #define MAX_RUNS      10000 /* the most that can be asked for */
 #define SLOW_SECONDS  60.0  /* a row that would take longer is skipped */
@@ -72,7 +72,7 @@ static size_t cache_bytes(const bench *b)
 }
 
 /* The best of some runs of an op on these inputs, through the implementation a plan would choose. */
-static tp_status best_of(tp_device *dev, const char *line, bench_single *keep, double *seconds)
+static tp_status best_of(const bench *b, const char *line, bench_single *keep, double *seconds)
 {
     bench_shapes shapes = {0};
     bench_values in = {0};
@@ -81,7 +81,8 @@ static tp_status best_of(tp_device *dev, const char *line, bench_single *keep, d
     *seconds = INFINITY;
     TP_TRY_GOTO(bench_shapes_text(&shapes, line, "roofline", NULL), st, done);
     TP_TRY_GOTO(bench_inputs(&shapes.list[0], &in), st, done);
-    TP_TRY_GOTO(bench_single_new(keep, dev, &shapes.list[0], &in, TP_F32, NULL), st, done);
+    TP_TRY_GOTO(bench_single_new(keep, b->dev, &shapes.list[0], &in, TP_F32, NULL, b->opts->precision), st,
+                done);
     for (int i = 0; i < ROOF_RUNS; i++) {
         double now;
         TP_TRY_GOTO(bench_single_run(keep, &now), st, done);
@@ -108,13 +109,13 @@ static tp_status measure_roofline(bench *b)
     double seconds;
 
     snprintf(line, sizeof(line), "slice %lldx65536 end=%lld", rows, rows);
-    TP_TRY(best_of(b->dev, line, &b->flush, &seconds));
+    TP_TRY(best_of(b, line, &b->flush, &seconds));
     TP_CHECK(seconds > 0.0, TP_EUNSUP, "bench: %s has no clock", tp_device_text(b->dev));
     b->flush_bytes = bench_single_cost(&b->flush).bytes;
     b->copy_rate = b->flush_bytes / seconds;
     snprintf(line, sizeof(line), "gemm %dx%d,%dx%d", side, side, side, side);
     gemm = (bench_single){0};
-    const tp_status st = best_of(b->dev, line, &gemm, &seconds);
+    const tp_status st = best_of(b, line, &gemm, &seconds);
     if (st == TP_OK)
         b->gemm_rate = bench_single_cost(&gemm).flops / seconds;
     bench_single_free(&gemm);
@@ -254,7 +255,7 @@ static tp_status check(bench *b, row *r, const bench_values *want)
     TP_TRY(bench_single_run(&r->single, &r->first));
     TP_TRY(bench_single_read(&r->single, &got));
     r->out.state = TP_BENCH_TIMED;
-    if (!bench_same(r->shape, want, &got, &r->out.error, r->why, sizeof(r->why))) {
+    if (!bench_same(r->shape, b->opts->precision, want, &got, &r->out.error, r->why, sizeof(r->why))) {
         r->out.state = TP_BENCH_WRONG;
         if (b->n_wrong++ == 0)
             snprintf(b->first_wrong, sizeof(b->first_wrong), "%s %s %s", r->shape->op->name, r->impl->name,
@@ -281,10 +282,11 @@ static tp_status add_row(bench *b, const bench_shape *shape, const tp_impl *impl
                             .shape = shape->c.in,
                             .attr = bench_attr_text(shape->op, shape->c.attr, r->attr, sizeof(r->attr)),
                             .why = r->why,
-                            .tolerance = tp_case_tolerance(&shape->c, shape->inputs, shape->n_inputs)};
+                            .tolerance = bench_tolerance(shape, b->opts->precision)};
     if (strcmp(impl->name, "ref") == 0 && faster_before(b, b->n_rows - 1) && too_slow(b, r, t->seconds, 1))
         return TP_OK;
-    const tp_status st = bench_single_new(&r->single, b->dev, shape, &t->in, TP_F32, impl);
+    const tp_status st =
+        bench_single_new(&r->single, b->dev, shape, &t->in, TP_F32, impl, b->opts->precision);
     if (st == TP_EUNSUP) {
         skip(r, tp_last_error());
         return TP_OK;
@@ -349,14 +351,16 @@ static void tell_head(bench *b)
     snprintf(library, sizeof(library), "oneDNN %d.%d.%d", v->major, v->minor, v->patch);
     tp_device_cpu_model(b->machine, sizeof(b->machine));
     if (b->opts->head != NULL)
-        b->opts->head(b->opts->user, &(const tp_bench_head){.version = TEMPER_VERSION,
-                                                            .library = library,
-                                                            .machine = b->machine,
-                                                            .device = tp_device_text(b->dev),
-                                                            .threads = tp_threads(),
-                                                            .flush_bytes = b->flush_bytes,
-                                                            .copy_bytes_per_second = b->copy_rate,
-                                                            .gemm_flops_per_second = b->gemm_rate});
+        b->opts->head(b->opts->user,
+                      &(const tp_bench_head){.version = TEMPER_VERSION,
+                                             .library = library,
+                                             .machine = b->machine,
+                                             .device = tp_device_text(b->dev),
+                                             .precision = tp_precision_name(b->opts->precision),
+                                             .threads = tp_threads(),
+                                             .flush_bytes = b->flush_bytes,
+                                             .copy_bytes_per_second = b->copy_rate,
+                                             .gemm_flops_per_second = b->gemm_rate});
 }
 
 static tp_status run(bench *b, const bench_shapes *shapes)

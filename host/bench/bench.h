@@ -72,7 +72,7 @@ typedef struct bench_values {
 
 /* Floats take dtype real. Errors: TP_EUNSUP with the reason if the implementation declines. */
 tp_status bench_single_new(bench_single *s, tp_device *dev, const bench_shape *shape, const bench_values *in,
-                           tp_dtype real, const tp_impl *impl) TP_MUST_USE;
+                           tp_dtype real, const tp_impl *impl, tp_precision precision) TP_MUST_USE;
 void bench_single_free(bench_single *s);
 tp_status bench_single_read(const bench_single *s, bench_values *out) TP_MUST_USE;
 /* One run; its seconds as the device measures them. */
@@ -91,8 +91,11 @@ void bench_values_free(bench_values *v);
 
 /* Is got the reference's result? *error: the largest relative norm error. If not, why (size bytes) says it.
  */
-int bench_same(const bench_shape *shape, const bench_values *want, const bench_values *got, double *error,
-               char *why, size_t size);
+int bench_same(const bench_shape *shape, tp_precision precision, const bench_values *want,
+               const bench_values *got, double *error, char *why, size_t size);
+
+/* The relative error that is allowed. */
+double bench_tolerance(const bench_shape *shape, tp_precision precision);
 
 /* ---- the benchmark (bench.c) ---- */
 

@@ -100,12 +100,13 @@ static tp_status declined(const tp_impl *impl)
 }
 
 static tp_status prepare(bench_single *s, const bench_shape *shape, const bench_values *in, tp_dtype real,
-                         const tp_impl *impl)
+                         const tp_impl *impl, tp_precision precision)
 {
     tp_plan_opts opts = TP_PLAN_OPTS_INIT;
 
     TP_TRY(build(s, shape, in, real));
     opts.timed = 1;
+    opts.precision = precision;
     if (impl != NULL) {
         opts.force_op = shape->op->name;
         opts.force_impl = impl->name;
@@ -119,10 +120,10 @@ static tp_status prepare(bench_single *s, const bench_shape *shape, const bench_
 }
 
 tp_status bench_single_new(bench_single *s, tp_device *dev, const bench_shape *shape, const bench_values *in,
-                           tp_dtype real, const tp_impl *impl)
+                           tp_dtype real, const tp_impl *impl, tp_precision precision)
 {
     *s = (bench_single){.dev = dev};
-    const tp_status st = prepare(s, shape, in, real, impl);
+    const tp_status st = prepare(s, shape, in, real, impl, precision);
     if (st != TP_OK)
         bench_single_free(s);
     return st;
@@ -205,7 +206,7 @@ tp_status bench_reference(tp_device *cpu, const bench_shape *shape, const bench_
 
     while (impl[1] != NULL)
         impl++;
-    TP_TRY(bench_single_new(&s, cpu, shape, in, TP_F64, impl[0]));
+    TP_TRY(bench_single_new(&s, cpu, shape, in, TP_F64, impl[0], TP_PRECISION_FP32));
     tp_status st = bench_single_run(&s, seconds);
     if (st == TP_OK)
         st = bench_single_read(&s, out);
@@ -224,10 +225,24 @@ static int same_elements(const double *want, const double *got, int64_t n, doubl
     return 1;
 }
 
-int bench_same(const bench_shape *shape, const bench_values *want, const bench_values *got, double *error,
-               char *why, size_t size)
+/* Factors rounded to 11 bits of mantissa (tf32), or 8 (bf16): a product errs by up to twice half a last
+ * place.
+ */
+double bench_tolerance(const bench_shape *shape, tp_precision precision)
 {
-    const double tolerance = tp_case_tolerance(&shape->c, shape->inputs, shape->n_inputs);
+    static const char *const products[] = {"matmul", "gemm", "conv"};
+    const double exact = tp_case_tolerance(&shape->c, shape->inputs, shape->n_inputs);
+
+    for (int i = 0; i < TP_COUNT(products); i++)
+        if (strncmp(shape->op->name, products[i], strlen(products[i])) == 0 && precision != TP_PRECISION_FP32)
+            return fmax(exact, precision == TP_PRECISION_TF32 ? 0x1p-10 : 0x1p-7);
+    return exact;
+}
+
+int bench_same(const bench_shape *shape, tp_precision precision, const bench_values *want,
+               const bench_values *got, double *error, char *why, size_t size)
+{
+    const double tolerance = bench_tolerance(shape, precision);
 
     *error = 0;
     for (int k = 0; k < want->n; k++) {

@@ -7,7 +7,7 @@
 
 /* Options every command takes, and those that some do. */
 typedef struct cli_args {
-    const char *data, *out, *device, *time, *group, *weight, *slice, *shapes;
+    const char *data, *out, *device, *time, *group, *weight, *slice, *shapes, *precision;
     double from, to;
     int json, quiet, resume, dump_plan, by_class, runs;
     int n_sets, n_metrics, n_words;

@@ -14,7 +14,7 @@ const cli_command cli_commands[] = {
      "measures a model on data", cli_evaluate},
     {"predict", "MODEL --data FILE [--out FILE]", "writes the model's outputs as CSV", cli_predict},
     {"inspect", "FILE", "lists what a model, a checkpoint or any safetensors file holds", cli_inspect},
-    {"bench", "[OP]... [--device D] [--shapes FILE] [--runs N] [--json]",
+    {"bench", "[OP]... [--device D] [--precision P] [--shapes FILE] [--runs N] [--json]",
      "times every implementation of the ops after checking what it computes", cli_bench},
     {"devices", "", "lists the devices a run can use", cli_devices},
     {"help", "[recipe | COMMAND]", "explains a topic", cli_help},
@@ -78,20 +78,31 @@ enum {
     OPT_DUMP_PLAN,
     OPT_SHAPES,
     OPT_RUNS,
+    OPT_PRECISION,
     OPT_HELP
 };
 
-static const struct option options[] = {
-    {"data", required_argument, NULL, OPT_DATA},     {"out", required_argument, NULL, OPT_OUT},
-    {"device", required_argument, NULL, OPT_DEVICE}, {"set", required_argument, NULL, OPT_SET},
-    {"json", no_argument, NULL, OPT_JSON},           {"quiet", no_argument, NULL, OPT_QUIET},
-    {"resume", no_argument, NULL, OPT_RESUME},       {"time", required_argument, NULL, OPT_TIME},
-    {"from", required_argument, NULL, OPT_FROM},     {"to", required_argument, NULL, OPT_TO},
-    {"group", required_argument, NULL, OPT_GROUP},   {"metric", required_argument, NULL, OPT_METRIC},
-    {"weight", required_argument, NULL, OPT_WEIGHT}, {"slice", required_argument, NULL, OPT_SLICE},
-    {"by-class", no_argument, NULL, OPT_BY_CLASS},   {"dump-plan", no_argument, NULL, OPT_DUMP_PLAN},
-    {"shapes", required_argument, NULL, OPT_SHAPES}, {"runs", required_argument, NULL, OPT_RUNS},
-    {"help", no_argument, NULL, OPT_HELP},           {NULL, 0, NULL, 0}};
+static const struct option options[] = {{"data", required_argument, NULL, OPT_DATA},
+                                        {"out", required_argument, NULL, OPT_OUT},
+                                        {"device", required_argument, NULL, OPT_DEVICE},
+                                        {"set", required_argument, NULL, OPT_SET},
+                                        {"json", no_argument, NULL, OPT_JSON},
+                                        {"quiet", no_argument, NULL, OPT_QUIET},
+                                        {"resume", no_argument, NULL, OPT_RESUME},
+                                        {"time", required_argument, NULL, OPT_TIME},
+                                        {"from", required_argument, NULL, OPT_FROM},
+                                        {"to", required_argument, NULL, OPT_TO},
+                                        {"group", required_argument, NULL, OPT_GROUP},
+                                        {"metric", required_argument, NULL, OPT_METRIC},
+                                        {"weight", required_argument, NULL, OPT_WEIGHT},
+                                        {"slice", required_argument, NULL, OPT_SLICE},
+                                        {"by-class", no_argument, NULL, OPT_BY_CLASS},
+                                        {"dump-plan", no_argument, NULL, OPT_DUMP_PLAN},
+                                        {"shapes", required_argument, NULL, OPT_SHAPES},
+                                        {"runs", required_argument, NULL, OPT_RUNS},
+                                        {"precision", required_argument, NULL, OPT_PRECISION},
+                                        {"help", no_argument, NULL, OPT_HELP},
+                                        {NULL, 0, NULL, 0}};
 
 /* 0, or the exit code; *help is set by --help. */
 static int parse(int argc, char **argv, cli_args *a, int *help)
@@ -154,6 +165,9 @@ static int parse(int argc, char **argv, cli_args *a, int *help)
             break;
         case OPT_SHAPES:
             a->shapes = optarg;
+            break;
+        case OPT_PRECISION:
+            a->precision = optarg;
             break;
         case OPT_RUNS:
             a->runs = (int)strtol(optarg, &end, 10);

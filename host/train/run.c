@@ -243,9 +243,6 @@ static tp_status finish(tp_run *u)
     return tp_run_write_manifest(u);
 }
 
-static const char *const precision_names[] = {
-    [TP_PRECISION_FP32] = "fp32", [TP_PRECISION_TF32] = "tf32", [TP_PRECISION_BF16] = "bf16"};
-
 static tp_status prepare(tp_run *u)
 {
     const tp_recipe *r = u->r;
@@ -276,7 +273,7 @@ static tp_status prepare(tp_run *u)
     plateau.higher_is_better = higher_is_better(r->plateau_metric);
     u->plateau = tp_plateau_start(&plateau);
     snprintf(u->result->device, sizeof(u->result->device), "%s", tp_device_text(u->dev));
-    snprintf(u->result->precision, sizeof(u->result->precision), "%s", precision_names[u->precision]);
+    snprintf(u->result->precision, sizeof(u->result->precision), "%s", tp_precision_name(u->precision));
     snprintf(u->result->data_hash, sizeof(u->result->data_hash), "%s", tp_data_hash(u->data));
     return TP_OK;
 }

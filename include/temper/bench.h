@@ -8,7 +8,7 @@
  * call; hot rows whose data fits a cache may exceed it. */
 #ifndef TP_BENCH_H
 #define TP_BENCH_H
-#include "temper/status.h"
+#include "temper/device.h"
 #include <stddef.h>
 
 #ifdef __cplusplus
@@ -45,6 +45,7 @@ typedef struct tp_bench_head {
     const char *version, *library; /* of Temper; of oneDNN */
     const char *machine;           /* the processor */
     const char *device;            /* as tp_device_text */
+    const char *precision;         /* "fp32", "tf32", "bf16" */
     int threads;
     double flush_bytes; /* streamed before a cold run */
     double copy_bytes_per_second, gemm_flops_per_second;
@@ -57,13 +58,14 @@ typedef struct tp_bench_opts {
     const char *const *ops;
     const char *shapes; /* a shapes file, used in place of the ops' cases and the shipped models; or NULL */
     int runs;           /* at least this many timed runs a row and cache state: 20 to 10000 */
+    tp_precision precision;                              /* of matrix products and convolutions, on a GPU */
     void (*head)(void *user, const tp_bench_head *head); /* once, before the first row; or NULL */
     void (*row)(void *user, const tp_bench_row *row);    /* borrowed for the call */
     void *user;
 } tp_bench_opts;
 #define TP_BENCH_OPTS_INIT                                                                                   \
     {                                                                                                        \
-        sizeof(tp_bench_opts), "auto", 0, NULL, NULL, 20, NULL, NULL, NULL                                   \
+        sizeof(tp_bench_opts), "auto", 0, NULL, NULL, 20, TP_PRECISION_FP32, NULL, NULL, NULL                \
     }
 
 /* Errors: TP_EINVAL (an unknown op, with the nearest name; runs), TP_ENOENT (the shapes file), TP_EDATA (file

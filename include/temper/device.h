@@ -11,9 +11,13 @@ typedef enum tp_device_kind { TP_CPU = 0, TP_CUDA } tp_device_kind;
 
 typedef struct tp_device tp_device;
 
-/* How products of matrices and convolutions are computed; values stay float32 in memory, sums are float32.
- * tf32 rounds the factors to 10 bits of mantissa, bf16 to 7, where the device has units for it. */
+/* How products of matrices and convolutions are computed; sums are float32. tf32 rounds the factors to 10
+ * bits of mantissa, bf16 to 7, where the device has units for it. Values stay float32 in memory, but what a
+ * model in bf16 stores otherwise (tp_forward). */
 typedef enum tp_precision { TP_PRECISION_FP32 = 0, TP_PRECISION_TF32, TP_PRECISION_BF16 } tp_precision;
+#define TP_PRECISIONS 3
+/* "fp32", "tf32", "bf16" */
+TP_API const char *tp_precision_name(tp_precision precision);
 
 /* Opens a device: "auto" (a GPU if one answers, else the CPU), "cpu", "cuda" or "cuda:N".
  * Errors: TP_EINVAL (spec), TP_EDEVICE with the reason: "cuda" never falls back. Free with tp_device_close.

@@ -318,10 +318,10 @@ TEST(Bench, OneWrongDrawIsSeen)
     ASSERT_EQ(bench_inputs(&all.s.list[0], &in), TP_OK);
     ASSERT_EQ(bench_reference(cpu, &all.s.list[0], &in, &want, &seconds), TP_OK) << tp_last_error();
     ASSERT_EQ(bench_reference(cpu, &all.s.list[0], &in, &got, &seconds), TP_OK);
-    EXPECT_TRUE(bench_same(&all.s.list[0], &want, &got, &error, why, sizeof(why)));
+    EXPECT_TRUE(bench_same(&all.s.list[0], TP_PRECISION_FP32, &want, &got, &error, why, sizeof(why)));
     EXPECT_EQ(error, 0);
     got.v[0][77] += 0.1;
-    EXPECT_FALSE(bench_same(&all.s.list[0], &want, &got, &error, why, sizeof(why)));
+    EXPECT_FALSE(bench_same(&all.s.list[0], TP_PRECISION_FP32, &want, &got, &error, why, sizeof(why)));
     bench_values_free(&in);
     bench_values_free(&want);
     bench_values_free(&got);

@@ -59,6 +59,7 @@ class Bench(unittest.TestCase):
         self.check_fails(bench("gem"), 64, "'gem'", "'gemm'")
         self.check_fails(bench("gemm", "--runs", "3"), 64, "3", "20")
         self.check_fails(bench("gemm", "--runs", "many"), 64, "many")
+        self.check_fails(bench("gemm", "--precision", "half"), 64, "half", "tf32")
         self.check_fails(bench("--shapes", "no/such"), 66, "no/such")
         file = self.shapes("add 7x9,9\n\nadd 7x9,8\n")
         self.check_fails(bench("--shapes", file), 65, f"{file}:3: ")

@@ -174,7 +174,9 @@ if wants bench; then
         part "quality-$recipe" 60 python3 "$root/benchmarks/quality.py" "recipes/$recipe.yaml" --data "$DATA/fashion_mnist.h5" \
             --metric accuracy --temper "$temper" --out "$out/quality.csv" || failed=1
     done
-    part bench 100 "$temper" bench --device cuda --json || failed=1
+    part products 40 "$temper" bench --device cuda --json --precision tf32 --shapes "$root/benchmarks/shapes/products.txt" || failed=1
+    mv "$out/products.log" "$out/products.jsonl"
+    part bench 200 "$temper" bench --device cuda --json || failed=1
     mv "$out/bench.log" "$out/bench.jsonl"
 fi
 rm -rf "$out/runs"
