@@ -14,6 +14,7 @@ PyTorch and h5py; compile needs PyTorch 2.
 import argparse
 import csv
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -209,8 +210,10 @@ class Torch:
     """One process, which says when it has made its first step, and takes a turn for each line it is sent."""
 
     def __init__(self, spec, keep_first=True):
+        environment = dict(os.environ, TORCHINDUCTOR_COMPILE_THREADS="4")  # many compile at a time
         self.process = subprocess.Popen([sys.executable, "-c", TORCH, json.dumps(spec)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                        env=environment)  # fmt: skip
         self.keep_first = keep_first
         self.first = []
 

@@ -131,7 +131,7 @@ mkdir -p "$out/runs"
 vs_torch=
 if wants vs_torch; then
     if python3 -c 'import torch, h5py, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-        part vs_torch 400 python3 "$root/benchmarks/vs_torch.py" --device cuda --together --gate "$out/runs/gate" \
+        part vs_torch 400 python3 "$root/benchmarks/vs_torch.py" --device cuda --together --scale 0.6 --gate "$out/runs/gate" \
             --temper "$temper" --out "$out/vs_torch.csv" &
         vs_torch=$!
     else
