@@ -74,11 +74,11 @@ losses() { # NAME DEVICE RECIPE STEPS [OPTION...]: the loss of each of the first
     sed 's/.*"loss":\([^,]*\),.*/\1/' "$out/runs/$name/metrics.jsonl" | head -n "$steps"
 }
 
-parity() { # RECIPE STEPS TOLERANCE [OPTION...]: the loss of each of the first steps on the GPU beside the CPU's
-    local recipe=$1 steps=$2 tolerance=$3
-    shift 3
-    paste <(losses "$recipe-cpu" cpu "$recipe" "$steps" "$@") \
-        <(losses "$recipe-gpu" cuda "$recipe" "$steps" --set train.precision=fp32 "$@") |
+parity() { # NAME RECIPE STEPS TOLERANCE [OPTION...]: the loss of each of the first steps on the GPU beside the CPU's
+    local name=$1 recipe=$2 steps=$3 tolerance=$4
+    shift 4
+    paste <(losses "$name-cpu" cpu "$recipe" "$steps" "$@") \
+        <(losses "$name-gpu" cuda "$recipe" "$steps" --set train.precision=fp32 "$@") |
         awk -v steps="$steps" -v tolerance="$tolerance" '
             { d = ($2 - $1) / $1; d = d < 0 ? -d : d; if (d > worst) worst = d; n++ }
             END { printf "%d steps, largest relative difference %g, %g is allowed\n", n, worst, tolerance
@@ -141,12 +141,13 @@ fi
 if wants check; then
     pids=()
     { part ops 150 env TEMPER_TEST_SCHEDULES="$REPEATS" bash -c ops; } & pids+=($!)
-    { part parity-chicago 60 parity chicago 51 1e-3 --set train.epochs=3; } & pids+=($!)
+    { part parity-chicago 60 parity resident chicago 51 1e-3 --set train.epochs=3; } & pids+=($!)
+    { part parity-streamed 60 parity streamed chicago 51 1e-3 --set train.epochs=3 --set data.resident_bytes=1000; } & pids+=($!)
     for recipe in movielens:movielens:40:1e-3 fashion-cnn:fashion_mnist:20:1e-2 fashion-resnet18:fashion_mnist:6:1e-2 \
         mnist-cnn:mnist:20:1e-2; do
         IFS=: read -r name file steps tolerance <<<"$recipe"
         [ -f "${DATA:-}/$file.h5" ] || { note "parity-$name" "skipped: no DATA/$file.h5"; continue; }
-        { part "parity-$name" 100 parity "$name" "$steps" "$tolerance" --data "$DATA/$file.h5"; } & pids+=($!)
+        { part "parity-$name" 100 parity "$name" "$name" "$steps" "$tolerance" --data "$DATA/$file.h5"; } & pids+=($!)
     done
     { part repeats 100 repeats; s=$?; part resume 30 resume && exit $s; } & pids+=($!)
     if command -v compute-sanitizer >/dev/null; then
