@@ -7,8 +7,8 @@ A row: net, batch, precision, device, side (temper, eager, compile), rounds, sam
 the start of the process to the end of the first step (median), and Temper's samples/s over this side's. PyTorch's processes
 stay, compiled and warmed up, and wait for their turn; Temper's is a new one for each round, of which the first step and what
 follows it until the second report do not count. With --together PyTorch's sides of all nets start at once, which saves
-minutes and leaves their first step without a time; with --gate FILE the turns wait for that file. A side that cannot run is a row that says why, without numbers. Needs
-PyTorch and h5py; compile needs PyTorch 2.
+minutes and leaves their first step without a time; with --gate FILE the turns wait for that file. The note is PyTorch's version,
+or why a side cannot run, which then has no numbers. Needs PyTorch and h5py; compile needs PyTorch 2.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def wait():
 
 step(0)
 wait()
-print(json.dumps({"first": time.perf_counter() - begin}), flush=True)
+print(json.dumps({"first": time.perf_counter() - begin, "version": torch.__version__}), flush=True)
 def seconds_of(steps):
     begin = time.perf_counter()
     for i in range(steps):
@@ -176,6 +176,8 @@ def write_recipe(path, shape, classes, batch, precision, model, epochs):
 class Temper:
     """A new process for each round."""
 
+    note = ""
+
     def __init__(self, options, recipe, data, steps):
         self.command = [options.temper, "train", str(recipe), "--data", str(data), "--device", options.device]
         self.steps = steps
@@ -216,22 +218,24 @@ class Torch:
                                         env=environment)  # fmt: skip
         self.keep_first = keep_first
         self.first = []
+        self.note = ""
 
-    def answer(self, key):
+    def answer(self):
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError((self.process.communicate()[1].strip().splitlines() or ["failed"])[-1][:200])
-        return json.loads(line)[key]
+        return json.loads(line)
 
     def started(self):
-        first = self.answer("first")
+        answer = self.answer()
+        self.note = f"PyTorch {answer['version']}"
         if self.keep_first:
-            self.first.append(first)
+            self.first.append(answer["first"])
 
     def take_turn(self):
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        return self.answer("samples_per_second")
+        return self.answer()["samples_per_second"]
 
     def end(self):
         self.process.kill()
@@ -289,7 +293,7 @@ class Net:
             if side in self.notes:
                 yield {**row, "rounds": 0, "note": self.notes[side]}
             else:
-                yield {**row, **figures(rates, self.sides[side].first, own)}
+                yield {**row, **figures(rates, self.sides[side].first, own), "note": self.sides[side].note}
 
 
 def figures(rates, first, own):

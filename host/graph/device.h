@@ -59,7 +59,8 @@ tp_status tp_device_cuda_open(tp_device *dev, int index) TP_MUST_USE;
 /* Memory of the device's own: free and in all; 0 and 0 where it is the host's. */
 tp_status tp_device_memory(tp_device *dev, size_t *free_bytes, size_t *total) TP_MUST_USE;
 
-/* Zeroed host memory for tp_device_enqueue_*; free with tp_device_host_release (NULL is fine). */
+/* Zeroed host memory for tp_device_enqueue_*, which kernels may read and write too; free with
+ * tp_device_host_release (NULL is fine). */
 tp_status tp_device_host_alloc(tp_device *dev, void **out, size_t bytes, const char *what) TP_MUST_USE;
 void tp_device_host_release(tp_device *dev, void *p);
 

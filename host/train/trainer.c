@@ -1,6 +1,7 @@
 /* trainer.c - a trainer: its states, the device memory around the compiled step, and running it. Everything a
- * step needs lives on the device, the learning rates of coming steps and the results of past ones in rings,
- * so that many steps run without the host. */
+ * step needs lives on the device, the learning rates of coming steps in a ring, so that many steps run
+ * without the host. Steps write their results to a ring in the host's memory: a copy would queue behind a
+ * snapshot's. */
 #include "host/train/trainer.h"
 #include "host/core/bf16.h"
 #include "host/core/mem.h"
@@ -168,11 +169,10 @@ static tp_status make_rings(tp_trainer *t)
     const tp_shape one = {1, {TP_TRAINER_RING}}, row = {2, {TP_TRAINER_RING, TP_TRAINER_RESULTS}};
 
     TP_TRY(tp_trainer_alloc(t, &t->rates, TP_F32, one, "learning rates"));
-    TP_TRY(tp_trainer_alloc(t, &t->results, TP_F32, row, "results of steps"));
     TP_TRY(
         tp_device_host_alloc(t->dev, (void **)&t->host_rates, tp_tensor_bytes(&t->rates), "learning rates"));
-    return tp_device_host_alloc(t->dev, (void **)&t->host_results, tp_tensor_bytes(&t->results),
-                                "results of steps");
+    t->results = (tp_tensor){.shape = row, .dtype = TP_F32};
+    return tp_device_host_alloc(t->dev, &t->results.data, tp_tensor_bytes(&t->results), "results of steps");
 }
 
 static tp_status make(tp_trainer *t)
@@ -238,9 +238,8 @@ void tp_trainer_free(tp_trainer *t)
         tp_device_release(t->dev, t->low[i].data);
     tp_device_release(t->dev, t->counter.data);
     tp_device_release(t->dev, t->rates.data);
-    tp_device_release(t->dev, t->results.data);
     tp_device_host_release(t->dev, t->host_rates);
-    tp_device_host_release(t->dev, t->host_results);
+    tp_device_host_release(t->dev, t->results.data);
     tp_device_host_release(t->dev, t->eval_out[0]);
     tp_device_host_release(t->dev, t->eval_out[1]);
     tp_free(t->states);
@@ -258,19 +257,14 @@ int64_t tp_trainer_steps_per_epoch(const tp_trainer *t)
 
 /* ---- steps ---- */
 
-/* Rows [first, first + n) of a ring, which may pass its end; to_device or from it. */
-static tp_status copy_ring(tp_trainer *t, const tp_tensor *ring, float *host, int64_t first, int64_t n,
-                           int to_device)
+/* Learning rates of steps [first, first + n) go to the device's ring, whose end they may pass. */
+static tp_status send_rates(tp_trainer *t, int64_t first, int64_t n)
 {
-    const int64_t row = tp_shape_len(ring->shape) / TP_TRAINER_RING;
-
     while (n > 0) {
         const int64_t at = first % TP_TRAINER_RING;
         const int64_t piece = n < TP_TRAINER_RING - at ? n : TP_TRAINER_RING - at;
-        const size_t bytes = (size_t)(piece * row) * sizeof(float);
-        float *there = (float *)ring->data + at * row, *here = host + at * row;
-        TP_TRY(to_device ? tp_device_enqueue_copy(t->dev, TP_QUEUE_RUN, there, here, bytes, TP_TO_DEVICE)
-                         : tp_device_enqueue_copy(t->dev, TP_QUEUE_RUN, here, there, bytes, TP_FROM_DEVICE));
+        TP_TRY(tp_device_enqueue_copy(t->dev, TP_QUEUE_RUN, (float *)t->rates.data + at, t->host_rates + at,
+                                      (size_t)piece * sizeof(float), TP_TO_DEVICE));
         first += piece;
         n -= piece;
     }
@@ -298,9 +292,8 @@ tp_status tp_trainer_launch(tp_trainer *t, int64_t first, int64_t n, const doubl
         t->host_rates[(first + i) % TP_TRAINER_RING] = (float)lr[i];
     if (t->device_step != first)
         TP_TRY(tp_trainer_set_counter(t, (uint64_t)first));
-    TP_TRY(copy_ring(t, &t->rates, t->host_rates, first, n, 1));
+    TP_TRY(send_rates(t, first, n));
     TP_TRY(run_steps(t, first, n));
-    TP_TRY(copy_ring(t, &t->results, t->host_results, first, n, 0));
     TP_TRY(tp_device_mark(t->dev, TP_QUEUE_RUN, TP_MARK_LAUNCH + t->next_mark));
     t->next_mark = (t->next_mark + 1) % 2;
     t->device_step = first + n;
@@ -314,7 +307,8 @@ tp_status tp_trainer_collect(tp_trainer *t, tp_step_result *results)
     TP_CHECK(t->n_launched > 0, TP_EINVAL, "nothing is launched that could be collected");
     TP_TRY(tp_device_await(t->dev, TP_MARK_LAUNCH + (t->next_mark + t->n_launched) % 2));
     for (int64_t i = 0; i < t->launched[0].n; i++) {
-        const float *r = t->host_results + (t->launched[0].first + i) % TP_TRAINER_RING * TP_TRAINER_RESULTS;
+        const float *r = (const float *)t->results.data +
+                         (t->launched[0].first + i) % TP_TRAINER_RING * TP_TRAINER_RESULTS;
         results[i] =
             (tp_step_result){.loss = (double)r[0], .grad_norm = (double)r[3], .applied = r[2] > 0.0f};
     }

@@ -73,9 +73,11 @@ struct tp_trainer {
     tp_feed feed;
 
     tp_tensor counter;
-    tp_tensor rates, results; /* rings: (TP_TRAINER_RING), and (TP_TRAINER_RING, TP_TRAINER_RESULTS) */
-    float *host_rates, *host_results; /* the same on the host */
-    int64_t device_step;              /* what the counter says on the device; -1 if something else set it */
+    tp_tensor rates;   /* ring: (TP_TRAINER_RING) */
+    float *host_rates; /* the same on the host */
+    tp_tensor
+        results; /* ring: (TP_TRAINER_RING, TP_TRAINER_RESULTS), in the host's memory, where steps write */
+    int64_t device_step; /* what the counter says on the device; -1 if something else set it */
     struct {
         int64_t first, n;
     } launched[2]; /* not yet collected, oldest first */

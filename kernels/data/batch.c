@@ -150,28 +150,29 @@ TP_SIMD static void normalise(float *y, const float *shift, const float *scale, 
             y[k * run + i] = (y[k * run + i] - shift[k]) * scale[k];
 }
 
-/* `copy` has room for the image. */
-static void augment(float *image, float *copy, int64_t channels, int64_t h, int64_t w, tp_augment m)
-{
-    memcpy(copy, image, (size_t)(channels * h * w) * sizeof(float));
-    for (int64_t c = 0; c < channels; c++)
-        for (int64_t i = 0; i < h; i++)
-            for (int64_t j = 0; j < w; j++) {
-                const int64_t from = tp_augment_source(m, h, w, i, j);
-                image[(c * h + i) * w + j] = from >= 0 ? copy[c * h * w + from] : 0.0f;
-            }
-}
-
 typedef struct gather_job {
     const tp_call *c;
     int64_t row, run;
+    int has_norm;
 } gather_job;
 
-static void augment_row(const gather_job *j, float *y, float *copy, int64_t sample)
+/* Moves an image not yet normalised. Padding takes the shift, which is to make 0 of it. `copy` has room for
+ * the image. */
+static void augment_row(const gather_job *g, float *image, float *copy, int64_t sample)
 {
-    const tp_shape s = j->c->in[IN_DATA].shape;
-    augment(y, copy, s.d[1], s.d[2], s.d[3],
-            tp_augment_of(j->c->in[IN_COUNTER].data, *(const tp_gather_attr *)j->c->attr, sample));
+    const tp_shape s = g->c->in[IN_DATA].shape;
+    const int64_t h = s.d[2], w = s.d[3];
+    const float *shift = g->has_norm ? tp_in_f32(g->c, IN_SHIFT) : NULL;
+    const tp_augment m =
+        tp_augment_of(g->c->in[IN_COUNTER].data, *(const tp_gather_attr *)g->c->attr, sample);
+
+    memcpy(copy, image, (size_t)g->row * sizeof(float));
+    for (int64_t c = 0; c < s.d[1]; c++)
+        for (int64_t i = 0; i < h; i++)
+            for (int64_t j = 0; j < w; j++) {
+                const int64_t from = tp_augment_source(m, h, w, i, j), k = (c * h + i) * w + j;
+                image[k] = from >= 0 ? copy[c * h * w + from] : shift == NULL ? 0.0f : shift[k / g->run];
+            }
 }
 
 /* The row of data that output row b comes from. */
@@ -188,17 +189,16 @@ static void gather_piece(void *ctx, int64_t begin, int64_t end)
     const tp_gather_attr *a = c->attr;
     const tp_tensor *data = &c->in[IN_DATA];
     const size_t row_bytes = (size_t)j->row * tp_dtype_size(data->dtype);
-    const int has_norm = c->in[IN_SCALE].dtype != TP_DTYPE_NONE;
 
     for (int64_t b = begin; b < end; b++) {
         const char *x = (const char *)data->data + (size_t)row_of(c, b) * row_bytes;
         float *y = tp_out_f32(c, 0) + b * j->row;
         to_float(y, x, data->dtype, j->row);
-        if (has_norm)
-            normalise(y, tp_in_f32(c, IN_SHIFT), tp_in_f32(c, IN_SCALE), tp_len(&c->in[IN_SCALE]), j->run,
-                      j->row);
         if (a->crop > 0 || a->hflip)
             augment_row(j, y, (float *)c->scratch + b * j->row, tp_get_int(&c->in[IN_INDEX], b));
+        if (j->has_norm)
+            normalise(y, tp_in_f32(c, IN_SHIFT), tp_in_f32(c, IN_SCALE), tp_len(&c->in[IN_SCALE]), j->run,
+                      j->row);
     }
 }
 
@@ -218,13 +218,14 @@ static int64_t row_len(tp_shape s)
 static tp_status gather_run(const tp_call *c)
 {
     const tp_gather_attr *a = c->attr;
-    gather_job j = {.c = c, .row = row_len(c->in[IN_DATA].shape)};
+    gather_job j = {
+        .c = c, .row = row_len(c->in[IN_DATA].shape), .has_norm = c->in[IN_SCALE].dtype != TP_DTYPE_NONE};
 
     if (a->ids) {
         gather_ids(c, j.row);
         return TP_OK;
     }
-    if (c->in[IN_SCALE].dtype != TP_DTYPE_NONE)
+    if (j.has_norm)
         j.run = j.row / tp_len(&c->in[IN_SCALE]);
     tp_parallel(tp_len(&c->in[IN_INDEX]), 1 + TP_GRAIN / (j.row + 1), gather_piece, &j);
     return TP_OK;
@@ -366,6 +367,7 @@ static const tp_case cases_gather[] = {
     {"20x2x8x9:u8,33:i64,2,2,2:u64", -1.0, 1.0, 20, &gather_augment, 0, 0},
     {"9x2x5x4:u8,6:i64,2,2,2:u64", -1.0, 1.0, 50, &gather_staged, 0, 0},
     {"8x2:i32,6:i64,-,-,-", -1.0, 1.0, 50, &gather_ids_staged, 0, 0},
+    {"6x1x3x40:u8,5:i64,120,120,2:u64", -1.0, 1.0, 6, &gather_augment, 0, 0},
 };
 static const tp_impl gather_cpu = {"simd", gather_prepare, gather_run, NULL, 0};
 static const tp_impl gather_cpu_ref = {"ref", accept_any, gather_ref, NULL, 0};

@@ -292,8 +292,9 @@ STORED(max_pool)
 STORED(max_pool_grad)
 STORED(avg_pool)
 STORED(avg_pool_grad)
-TP_CUDA_IMPLS(max_pool, &tp_max_pool_cudnn, &max_pool_own);
-/* Which of several equal maxima takes the gradient is not said of the library: here it is the first. */
+/* Orders as measured (256x64x32x32, 2x2 windows, NVIDIA H200): max_pool 31 us against cuDNN's 43, avg_pool 31
+ * against 95. Which of several equal maxima takes the gradient is not said of cuDNN: here it is the first. */
+TP_CUDA_IMPLS(max_pool, &max_pool_own, &tp_max_pool_cudnn);
 TP_CUDA_IMPLS(max_pool_grad, &max_pool_grad_own);
-TP_CUDA_IMPLS(avg_pool, &tp_avg_pool_cudnn, &avg_pool_own);
+TP_CUDA_IMPLS(avg_pool, &avg_pool_own, &tp_avg_pool_cudnn);
 TP_CUDA_IMPLS(avg_pool_grad, &tp_avg_pool_grad_cudnn, &avg_pool_grad_own);

@@ -349,7 +349,7 @@ TEST_F(Run, AGpuShortOfMemoryTriesMoreMicroBatches)
 {
     device = "cuda";
     setenv("TEMPER_EMU_NO_LIBRARIES", "1", 1);
-    setenv("TEMPER_EMU_MEMORY", "120000", 1);
+    setenv("TEMPER_EMU_MEMORY", "90000", 1);
     const Outcome fixed = run("fixed", false, -1, {"train.accumulate=1"});
     EXPECT_EQ(fixed.st, TP_ENOMEM) << fixed.line;
     EXPECT_NE(std::string(fixed.line).find("bytes asked"), std::string::npos) << fixed.line;
