@@ -16,7 +16,8 @@ import pathlib
 
 from quality import source_version
 
-FIELDS = ["date", "source", "device", "benchmark", "case", "side", "measure", "unit", "runs", "value", "low", "high", "ratio"]
+FIELDS = ["date", "source", "device", "benchmark", "case", "side", "measure", "unit", "runs", "value", "low", "high", "ratio",
+          "note"]  # fmt: skip
 ROOT = pathlib.Path(__file__).resolve().parent
 
 
@@ -30,7 +31,8 @@ def vs_torch(path):
     for row in csv.DictReader(path.open()):
         if not row["samples_per_second"]:
             continue
-        fixed = {"benchmark": "vs_torch.py", "case": f"{row['net']} batch={row['batch']} {row['precision']}", "side": row["side"]}
+        fixed = {"benchmark": "vs_torch.py", "case": f"{row['net']} batch={row['batch']} {row['precision']}",
+                 "side": row["side"], "note": row["note"]}  # fmt: skip
         yield fixed | {"measure": "throughput", "unit": "samples/s", "runs": row["rounds"], "value": row["samples_per_second"],
                        "low": row["lowest"], "high": row["highest"], "ratio": row["temper_over_this"]}  # fmt: skip
         if row["first_step_seconds"]:
@@ -44,8 +46,9 @@ def ops(path):
         fixed = {"benchmark": "temper bench"}
         if row["kind"] == "head":
             precision = row["precision"]
-            for side, unit, value in (("copy", "GB/s", row["copy_bytes_per_second"]), ("gemm", "GFLOP/s", row["gemm_flops_per_second"])):
-                yield fixed | {"case": f"roofline {precision}", "side": side, "measure": "rate", "unit": unit, "value": f"{value / 1e9:.1f}"}
+            fixed |= {"case": f"roofline {precision}", "measure": "rate"}
+            yield fixed | {"side": "copy", "unit": "GB/s", "value": f"{row['copy_bytes_per_second'] / 1e9:.1f}"}
+            yield fixed | {"side": "gemm", "unit": "GFLOP/s", "value": f"{row['gemm_flops_per_second'] / 1e9:.1f}"}
         elif row["state"] == "timed":
             words = (row["op"], row["shape"], row["attributes"], precision)
             fixed |= {"case": " ".join(word for word in words if word), "side": row["impl"], "unit": "us"}
