@@ -4,6 +4,7 @@
     tests/cli/test_bench.py PATH_OF_TEMPER
 """
 
+import csv
 import json
 import pathlib
 import subprocess
@@ -54,6 +55,38 @@ class Bench(unittest.TestCase):
         self.assertIn("roofline: copy", text)
         self.assertEqual(len([line for line in text.splitlines() if line.startswith("add ")]), 2)
         self.assertNotIn("gemm  ", text)
+
+    def test_what_a_gpu_showed_becomes_rows(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder)
+            gpu = {"device": "cuda:0", "name": "A GPU", "driver": "13.0", "cublaslt": "13.1.0", "cudnn": "9.14.0"}
+            (out / "devices.json").write_text(json.dumps([{"device": "cpu"}, gpu]))
+            file = self.shapes("add 7x9,9\ngemm 3x0,4x0,4 trans_b=1\n")
+            (out / "ops.jsonl").write_text(bench("--shapes", file, "--json").stdout)
+            (out / "vs_torch.csv").write_text(
+                "net,batch,precision,device,side,rounds,samples_per_second,lowest,highest,first_step_seconds,temper_over_this,note\n"
+                "mlp32,1024,tf32,cuda,temper,3,200,190,210,0.5,1.0,\n"
+                "mlp32,1024,tf32,cuda,eager,3,100,90,110,,2.0,PyTorch 2.11\n"
+                "mlp32,1024,tf32,cuda,compile,0,,,,,,skipped: no compiler\n")  # fmt: skip
+            run = {"parameters": 7, "step_ms": 2.0, "spread_ms": [1.9, 2.1], "stall_ms": 0.5}
+            (out / "stall.log").write_text(json.dumps(run) + "\n")
+            command = [sys.executable, ROOT / "benchmarks/collect.py", out, "--out", out / "all.csv",
+                       "--source", "abc", "--date", "2026-01-02"]  # fmt: skip
+            for _ in range(2):  # what is there stays
+                subprocess.run(command, check=True)
+            rows = list(csv.DictReader((out / "all.csv").read_text().splitlines()))
+        self.assertEqual(rows[: len(rows) // 2], rows[len(rows) // 2 :])
+        rows = rows[: len(rows) // 2]
+        self.assertEqual({(r["date"], r["source"], r["device"]) for r in rows},
+                         {("2026-01-02", "abc", "A GPU, driver 13.0, cuBLASLt 13.1.0, cuDNN 9.14.0")})  # fmt: skip
+        self.assertEqual([(r["side"], r["measure"], r["value"], r["ratio"], r["note"]) for r in rows[:3]],
+                         [("temper", "throughput", "200", "1.0", ""), ("temper", "first step", "0.5", "", ""),
+                          ("eager", "throughput", "100", "2.0", "PyTorch 2.11")])  # fmt: skip
+        timed = [r for r in rows if r["case"].startswith("add 7x9,9")]
+        self.assertEqual([r["measure"] for r in timed], ["hot", "cold"] * (len(timed) // 2))
+        self.assertTrue(all(float(r["low"]) <= float(r["value"]) <= float(r["high"]) for r in timed))
+        self.assertFalse([r for r in rows if r["side"] == "onednn" and "gemm" in r["case"]])
+        self.assertEqual([(r["measure"], r["value"]) for r in rows[-2:]], [("step", "2.0"), ("stall", "0.5")])
 
     def test_errors_are_one_line(self):
         self.check_fails(bench("gem"), 64, "'gem'", "'gemm'")
