@@ -130,9 +130,11 @@ static tp_val move_dim(walk *w, tp_val x, int from, int to)
 {
     const tp_shape s = tp_val_shape(w->g, x);
     tp_shape y = {.nd = s.nd};
-    int perm[TP_MAX_DIMS], moves = 1;
+    int perm[TP_MAX_DIMS];
     int64_t passed = 1;
 
+    if (s.nd == 0) /* of a graph that has failed */
+        return x;
     for (int i = 0, k = 0; i < s.nd; i++) {
         if (k == from)
             k++;
@@ -141,7 +143,7 @@ static tp_val move_dim(walk *w, tp_val x, int from, int to)
     }
     for (int i = from < to ? from + 1 : to; i <= (from < to ? to : from - 1); i++)
         passed *= s.d[i];
-    moves = s.d[from] > 1 && passed > 1;
+    const int moves = s.d[from] > 1 && passed > 1;
     return moves ? tp_transpose(w->g, x, perm) : tp_reshape(w->g, x, y);
 }
 

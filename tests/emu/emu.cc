@@ -575,7 +575,9 @@ runtime &rt()
     return *r;
 }
 
-thread_local cudaError_t last = cudaSuccess;
+/* In the thread's own block of memory: LeakSanitizer takes some addresses of blocks made later for its own.
+ */
+__attribute__((tls_model("initial-exec"))) thread_local cudaError_t last = cudaSuccess;
 
 #define LOCK() const std::lock_guard<std::recursive_mutex> lock_(rt().mutex)
 
