@@ -9,6 +9,7 @@
 #include "kernels/dnnl.h"
 #include "kernels/elementwise/broadcast.h"
 #include "kernels/linear/activation.h"
+#include <assert.h>
 #include <string.h>
 
 /* ---- shapes ---- */
@@ -494,6 +495,7 @@ static tp_status forward_ref(const tp_call *c)
     clear(sum, tp_len(&c->out[0]));
     VISIT(d, x, w, y, sum[y] += tp_get(&c->in[0], x) * tp_get(&c->in[1], w))
     for (int64_t y = 0, len = tp_len(&c->out[0]); y < len; y++) {
+        assert(d.y.c > 0); /* there is a y */
         const double bias = has_bias ? tp_get(&c->in[2], d.last ? y % d.m : y / d.y.c % d.m) : 0.0;
         tp_set(&c->out[0], y, tp_activate(sum[y] + bias, a->act));
     }
