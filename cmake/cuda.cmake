@@ -44,6 +44,7 @@ function(tp_cuda_emulated target)
   set_source_files_properties(${TP_CUDA_SOURCES} PROPERTIES LANGUAGE CXX
     COMPILE_OPTIONS "-xc++;-include;${CMAKE_SOURCE_DIR}/tests/emu/libraries_emu.h")
   target_link_libraries(${target} PRIVATE tp_sanitize)
+  target_compile_definitions(${target} PRIVATE TP_PIECE_LIMIT=500)
   target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -Wno-unknown-pragmas -ffp-contract=off)
   if(TEMPER_SANITIZE STREQUAL "thread") # it plays the threads of a GPU, and is none of them
     set_source_files_properties(${CMAKE_SOURCE_DIR}/tests/emu/emu.cc PROPERTIES COMPILE_OPTIONS

@@ -7,6 +7,10 @@
 #include "kernels/elementwise/walk.h"
 
 #define TP_INDEX_LIMIT ((int64_t)1 << 31)
+/* Places of a piece that the host cuts. The emulation takes few, so that tests meet several pieces. */
+#ifndef TP_PIECE_LIMIT
+#define TP_PIECE_LIMIT TP_INDEX_LIMIT
+#endif
 
 /* Blocks that take `tile` of n things each; at least one. */
 static inline unsigned tp_tiles(int64_t n, int64_t tile)
@@ -80,7 +84,7 @@ template <int ARGS> __device__ inline void tp_place(const tp_places<ARGS> &p, ui
         at[a] += i * p.stride[a][0];
 }
 
-/* Calls run(walk, first place, where it lies in each argument) for pieces of w that 32 bits count: halves of
+/* Calls run(walk, first place, where it lies in each argument) for pieces of w under TP_PIECE_LIMIT: halves of
  * the outermost dimension. */
 template <typename F>
 static tp_status tp_walk_pieces(const tp_walk &w, int64_t first, const int64_t *at, F run)
@@ -88,7 +92,7 @@ static tp_status tp_walk_pieces(const tp_walk &w, int64_t first, const int64_t *
     const int64_t total = tp_walk_total(&w);
     int k = 0;
 
-    if (total < TP_INDEX_LIMIT)
+    if (total < TP_PIECE_LIMIT)
         return run(w, first, at);
     while (w.d[k] == 1)
         k++;

@@ -198,7 +198,9 @@ static tp_val add_binary(tp_graph *g, const tp_op *op, tp_val a, tp_val b)
         {"130x257,130x257", lo, hi, 0, NULL, 2e-6, flags},                                                   \
         {"2*31x65:bf16", lo, hi, 0, NULL, 4e-3, (flags) | TP_CASE_NO_GRAD},                                  \
         {"6x9x8:bf16,9x1:bf16", lo, hi, 0, NULL, 4e-3, (flags) | TP_CASE_NO_GRAD},                           \
-        {"1x64,512x1", lo, hi, 0, NULL, 2e-6, flags}};
+        {"1x64,512x1", lo, hi, 0, NULL, 2e-6, flags},                                                        \
+        {"5x33:bf16,33:bf16", lo, hi, 0, NULL, 4e-3, (flags) | TP_CASE_NO_GRAD},                             \
+        {"0x9,9", lo, hi, 0, NULL, 0, (flags) | TP_CASE_NO_GRAD}};
 
 CASES(cases_any, -3.0, 3.0, 0)
 CASES(cases_positive, 0.3, 3.0, 0)
