@@ -84,8 +84,8 @@ template <int ARGS> __device__ inline void tp_place(const tp_places<ARGS> &p, ui
         at[a] += i * p.stride[a][0];
 }
 
-/* Calls run(walk, first place, where it lies in each argument) for pieces of w under TP_PIECE_LIMIT: halves of
- * the outermost dimension. */
+/* Calls run(walk, first place, where it lies in each argument) for pieces of w under TP_PIECE_LIMIT: halves
+ * of the outermost dimension. */
 template <typename F>
 static tp_status tp_walk_pieces(const tp_walk &w, int64_t first, const int64_t *at, F run)
 {

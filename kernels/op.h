@@ -5,7 +5,7 @@
  * and one line plus one documented builder in include/temper/ops.h. */
 #ifndef TP_KERNELS_OP_H
 #define TP_KERNELS_OP_H
-#include "host/core/bf16.h"
+#include "host/core/float16.h"
 #include "temper/device.h"
 #include "temper/graph.h"
 #include "temper/ops.h"

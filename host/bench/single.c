@@ -226,8 +226,7 @@ static int same_elements(const double *want, const double *got, int64_t n, doubl
 }
 
 /* Factors rounded to 11 bits of mantissa (tf32), or 8 (bf16): a product errs by up to twice half a last
- * place.
- */
+ * place. */
 double bench_tolerance(const bench_shape *shape, tp_precision precision)
 {
     static const char *const products[] = {"matmul", "gemm", "conv"};

@@ -1,5 +1,5 @@
 #include "temper/tensor.h"
-#include "host/core/bf16.h"
+#include "host/core/float16.h"
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -87,21 +87,11 @@ size_t tp_tensor_bytes(const tp_tensor *t)
     return (size_t)tp_shape_len(t->shape) * tp_dtype_size(t->dtype);
 }
 
-static double half_to_double(uint16_t h)
-{
-    const int exponent = (h >> 10) & 31;
-    const double mantissa = (double)(h & 1023), sign = h & 0x8000 ? -1.0 : 1.0;
-
-    if (exponent == 31)
-        return mantissa != 0.0 ? (double)NAN : sign * (double)INFINITY;
-    return sign * (exponent == 0 ? ldexp(mantissa, -24) : ldexp(mantissa + 1024.0, exponent - 25));
-}
-
 double tp_tensor_get(const tp_tensor *t, int64_t i)
 {
     switch (t->dtype) {
     case TP_F16:
-        return half_to_double(((const uint16_t *)t->data)[i]);
+        return (double)tp_f16_to_f32(((const uint16_t *)t->data)[i]);
     case TP_BF16:
         return (double)tp_bf16_to_f32(((const uint16_t *)t->data)[i]);
     case TP_F32:

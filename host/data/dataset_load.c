@@ -1,3 +1,4 @@
+#include "host/core/float16.h"
 #include "host/core/mem.h"
 #include "host/data/dataset.h"
 #include <math.h>
@@ -16,23 +17,6 @@ int tp_dtype_is_float(tp_dtype dtype)
 
 /* ---- numbers of any dtype ---- */
 
-static double half_value(uint16_t h)
-{
-    const int exponent = (h >> 10) & 31, mantissa = h & 1023;
-    const double sign = h >> 15 ? -1.0 : 1.0;
-    if (exponent == 31)
-        return mantissa ? (double)NAN : sign * (double)INFINITY;
-    return sign * (exponent ? ldexp(1024 + mantissa, exponent - 25) : ldexp(mantissa, -24));
-}
-
-static double bfloat_value(uint16_t h)
-{
-    const uint32_t bits = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return (double)f;
-}
-
 #define DECODE(T, value)                                                                                     \
     do {                                                                                                     \
         const T *s = src;                                                                                    \
@@ -45,9 +29,9 @@ void tp_decode(tp_dtype dtype, const void *src, int64_t n, double *dst)
 {
     switch (dtype) {
     case TP_F16:
-        DECODE(uint16_t, half_value);
+        DECODE(uint16_t, (double)tp_f16_to_f32);
     case TP_BF16:
-        DECODE(uint16_t, bfloat_value);
+        DECODE(uint16_t, (double)tp_bf16_to_f32);
     case TP_F32:
         DECODE(float, (double));
     case TP_F64:

@@ -3,7 +3,7 @@
  * without the host. Steps write their results to a ring in the host's memory: a copy would queue behind a
  * snapshot's. */
 #include "host/train/trainer.h"
-#include "host/core/bf16.h"
+#include "host/core/float16.h"
 #include "host/core/mem.h"
 #include <math.h>
 #include <stdio.h>

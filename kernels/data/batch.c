@@ -132,7 +132,7 @@ static void to_float(float *y, const void *x, tp_dtype dtype, int64_t n)
     default:
         for (int64_t i = 0; i < n; i++) {
             const uint16_t h = ((const uint16_t *)x)[i];
-            y[i] = dtype == TP_F16 ? tp_half_to_float(h) : tp_bfloat_to_float(h);
+            y[i] = dtype == TP_F16 ? tp_f16_to_f32(h) : tp_bf16_to_f32(h);
         }
     }
 }
@@ -235,9 +235,9 @@ static tp_status gather_run(const tp_call *c)
 static double element(const tp_tensor *t, int64_t i)
 {
     if (t->dtype == TP_F16)
-        return (double)tp_half_to_float(((const uint16_t *)t->data)[i]);
+        return (double)tp_f16_to_f32(((const uint16_t *)t->data)[i]);
     if (t->dtype == TP_BF16)
-        return (double)tp_bfloat_to_float(((const uint16_t *)t->data)[i]);
+        return (double)tp_bf16_to_f32(((const uint16_t *)t->data)[i]);
     return tp_get(t, i);
 }
 

@@ -74,11 +74,11 @@ template <typename T> __device__ static float as_float(T v)
 }
 template <> __device__ float as_float(half_bits v)
 {
-    return tp_half_to_float(v.bits);
+    return tp_f16_to_f32(v.bits);
 }
 template <> __device__ float as_float(bfloat_bits v)
 {
-    return tp_bfloat_to_float(v.bits);
+    return tp_bf16_to_f32(v.bits);
 }
 
 /* Elements of a thread and row: 4 where rows allow it, so that a warp writes 512 bytes side by side whatever

@@ -1,10 +1,9 @@
-/* place.h - where a step stands in its epoch, how a sample of it is augmented, and floats of 16 bits: once
- * for the loops of the CPU and the kernels of a GPU. */
+/* place.h - where a step stands in its epoch, and how a sample of it is augmented: once for the
+ * loops of the CPU and the kernels of a GPU. */
 #ifndef TP_KERNELS_PLACE_H
 #define TP_KERNELS_PLACE_H
 #include "host/core/rng.h"
 #include "kernels/op.h"
-#include <string.h>
 
 typedef struct tp_step_place {
     uint64_t seed, epoch;
@@ -44,30 +43,6 @@ TP_HD int64_t tp_augment_source(tp_augment m, int64_t height, int64_t width, int
 {
     const int64_t row = i + m.dy, column = m.flip ? width - 1 - (j + m.dx) : j + m.dx;
     return row >= 0 && row < height && column >= 0 && column < width ? row * width + column : -1;
-}
-
-TP_HD float tp_half_to_float(uint16_t h)
-{
-    const uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 0x1fu, mantissa = h & 0x3ffu;
-    uint32_t bits;
-    float f;
-
-    if (exponent == 0) { /* zero or subnormal: mantissa * 2^-24 */
-        f = (float)mantissa * 0x1p-24f;
-        memcpy(&bits, &f, 4);
-        bits |= sign;
-    } else
-        bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
-    memcpy(&f, &bits, 4);
-    return f;
-}
-
-TP_HD float tp_bfloat_to_float(uint16_t h)
-{
-    const uint32_t bits = (uint32_t)h << 16;
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
 }
 
 #endif

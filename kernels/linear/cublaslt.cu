@@ -262,12 +262,10 @@ __global__ void linear_activate(float *y, int64_t n, int sigmoid)
     }
 }
 
-/* Nearest bfloat16, ties to even; NaN stays NaN. */
 __global__ void linear_round_bf16(uint16_t *y, const float *x, int64_t n)
 {
     TP_GRID_LOOP (i, n) {
-        const uint32_t bits = __float_as_uint(x[i]);
-        y[i] = (uint16_t)((x[i] != x[i] ? bits | 0x400000u : bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+        y[i] = tp_bf16_from_f32(x[i]);
     }
 }
 

@@ -195,6 +195,19 @@ __device__ static void add_gradients(float (&a)[V], float (&b)[V], const tp_pack
     }
 }
 
+/* Packs of x and dy in the rows from `row` on. */
+template <typename T, int V>
+__device__ static void load_rows(tp_pack<float, V> (&v)[AT_ONCE / 2], tp_pack<float, V> (&g)[AT_ONCE / 2],
+                                 const T *x, const T *dy, int64_t row, const spot<V> &at, const cut &k)
+{
+    TP_UNROLL
+    for (int u = 0; u < AT_ONCE / 2; u++)
+        if (row + u * at.step < at.end) {
+            v[u] = tp_load_pack<V>(x + (row + u * at.step) * k.channels + at.ch);
+            g[u] = tp_load_pack<V>(dy + (row + u * at.step) * k.channels + at.ch);
+        }
+}
+
 template <typename T, int V>
 __global__ void batch_norm_grad_sums_rows(sums *partial, double *counts, const T *x, const T *dy,
                                           const float *mean, const float *rstd, const float *gamma,
@@ -208,12 +221,7 @@ __global__ void batch_norm_grad_sums_rows(sums *partial, double *counts, const T
         of[i] = channel_at(mean, rstd, gamma, beta, at.ch + i);
     for (int64_t row = at.row; at.works && row < at.end; row += AT_ONCE / 2 * at.step) {
         tp_pack<float, V> v[AT_ONCE / 2], g[AT_ONCE / 2];
-        TP_UNROLL
-        for (int u = 0; u < AT_ONCE / 2; u++)
-            if (row + u * at.step < at.end) {
-                v[u] = tp_load_pack<V>(x + (row + u * at.step) * k.channels + at.ch);
-                g[u] = tp_load_pack<V>(dy + (row + u * at.step) * k.channels + at.ch);
-            }
+        load_rows(v, g, x, dy, row, at, k);
         TP_UNROLL
         for (int u = 0; u < AT_ONCE / 2; u++)
             if (row + u * at.step < at.end)
@@ -456,12 +464,7 @@ __global__ void batch_norm_grad_apply_rows(T *dx, const T *x, const T *dy, const
     }
     for (int64_t row = at.row; at.works && row < at.end; row += AT_ONCE / 2 * at.step) {
         tp_pack<float, V> v[AT_ONCE / 2], g[AT_ONCE / 2];
-        TP_UNROLL
-        for (int u = 0; u < AT_ONCE / 2; u++)
-            if (row + u * at.step < at.end) {
-                v[u] = tp_load_pack<V>(x + (row + u * at.step) * k.channels + at.ch);
-                g[u] = tp_load_pack<V>(dy + (row + u * at.step) * k.channels + at.ch);
-            }
+        load_rows(v, g, x, dy, row, at, k);
         TP_UNROLL
         for (int u = 0; u < AT_ONCE / 2; u++)
             if (row + u * at.step < at.end)

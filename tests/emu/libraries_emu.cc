@@ -1,6 +1,6 @@
 /* libraries_emu.cc - plain loops behind libraries_emu.h. */
 #include "tests/emu/libraries_emu.h"
-#include "host/core/bf16.h"
+#include "host/core/float16.h"
 #include <cstdio>
 #include <dlfcn.h>
 #include <vector>

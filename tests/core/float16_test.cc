@@ -1,5 +1,5 @@
-/* bf16_test.cc - bfloat16 as 16 bits, and float32. */
-#include "host/core/bf16.h"
+/* float16_test.cc - floats of 16 bits, and float32. */
+#include "host/core/float16.h"
 #include <cmath>
 #include <cstring>
 #include <gtest/gtest.h>
@@ -13,6 +13,24 @@ float from_bits(uint32_t bits)
     float f;
     std::memcpy(&f, &bits, sizeof f);
     return f;
+}
+
+TEST(F16, EveryNumberIsItsMantissaTimesAPowerOfTwo)
+{
+    for (int v = 0; v < 0x10000; v++) {
+        const int exponent = v >> 10 & 31, mantissa = v & 1023;
+        const float f = tp_f16_to_f32(static_cast<uint16_t>(v));
+        EXPECT_EQ(std::signbit(f), v >> 15 != 0) << v;
+        if (exponent == 31 && mantissa != 0)
+            EXPECT_TRUE(std::isnan(f)) << v;
+        else if (exponent == 31)
+            EXPECT_TRUE(std::isinf(f)) << v;
+        else
+            EXPECT_EQ(std::fabs(f), exponent > 0
+                                        ? std::ldexp(1024.0f + static_cast<float>(mantissa), exponent - 25)
+                                        : std::ldexp(static_cast<float>(mantissa), -24))
+                << v;
+    }
 }
 
 TEST(Bf16, EveryBf16NumberComesBack)
