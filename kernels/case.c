@@ -135,7 +135,7 @@ static void fill_distinct(const tp_case *c, int input, uint64_t seed, double *v,
 typedef struct fill_job {
     const tp_case *c;
     int input;
-    uint64_t seed, below; /* below: of integers */
+    uint64_t seed, below, stride; /* of integers: below this; the next unique one is so far away */
     double *v;
 } fill_job;
 
@@ -162,6 +162,44 @@ static void integer_piece(void *ctx, int64_t begin, int64_t end)
         j->v[i] = (double)(draw(j->seed, j->input, i) % j->below);
 }
 
+/* Multiples of a number that is prime to `below` are all different, modulo `below`. */
+static void unique_piece(void *ctx, int64_t begin, int64_t end)
+{
+    const fill_job *j = ctx;
+    const uint64_t first = draw(j->seed, j->input, 0) % j->below;
+
+    for (int64_t i = begin; i < end; i++)
+        j->v[i] = (uint64_t)i < j->below ? (double)((first + (uint64_t)i * j->stride) % j->below) : -1.0;
+}
+
+/* Near 0.618 of `below`, where few multiples are neighbours. */
+static uint64_t stride_of(uint64_t below)
+{
+    for (uint64_t stride = (uint64_t)(0.618 * (double)below) + 1;; stride++) {
+        uint64_t a = stride, b = below;
+        while (b != 0) {
+            const uint64_t rest = a % b;
+            a = b;
+            b = rest;
+        }
+        if (a == 1)
+            return stride;
+    }
+}
+
+static void fill_integers(const tp_case *c, const tp_tensor *input, int i, uint64_t seed, double *v,
+                          int64_t n)
+{
+    const uint64_t most = (uint64_t)1 << (8 * tp_dtype_size(input->dtype) - 1);
+    uint64_t below = c->ihi <= 0 ? 1 : ((uint64_t)c->ihi < most ? (uint64_t)c->ihi : most);
+
+    if (c->flags & TP_CASE_UNIQUE) {
+        below = below < UINT32_MAX ? below : UINT32_MAX; /* products fit into 64 bits */
+        tp_parallel(n, DRAWS, unique_piece, &(fill_job){c, i, seed, below, stride_of(below), v});
+    } else
+        tp_parallel(n, DRAWS, integer_piece, &(fill_job){c, i, seed, below, 0, v});
+}
+
 static void make_distributions(double *v, int64_t n, int64_t cols)
 {
     for (int64_t r = 0; cols > 0 && r + cols <= n; r += cols) {
@@ -179,15 +217,13 @@ void tp_case_values(const tp_case *c, const tp_tensor *input, int i, uint64_t se
     const int64_t n = input->dtype == TP_DTYPE_NONE ? 0 : tp_shape_len(s);
 
     if (tp_is_int(input->dtype)) {
-        const uint64_t most = (uint64_t)1 << (8 * tp_dtype_size(input->dtype) - 1);
-        const uint64_t below = c->ihi <= 0 ? 1 : ((uint64_t)c->ihi < most ? (uint64_t)c->ihi : most);
-        tp_parallel(n, DRAWS, integer_piece, &(fill_job){c, i, seed, below, v});
+        fill_integers(c, input, i, seed, v, n);
         return;
     }
     if (c->flags & TP_CASE_DISTINCT)
         fill_distinct(c, i, seed, v, n);
     else
-        tp_parallel(n, DRAWS, uniform_piece, &(fill_job){c, i, seed, 1, v});
+        tp_parallel(n, DRAWS, uniform_piece, &(fill_job){c, i, seed, 1, 0, v});
     if (c->flags & TP_CASE_ROWSUM1)
         make_distributions(v, n, s.nd > 0 ? s.d[s.nd - 1] : 1);
     for (int64_t k = 0; input->dtype == TP_BF16 && k < n; k++)

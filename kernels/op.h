@@ -87,6 +87,7 @@ typedef struct tp_case {
 #define TP_CASE_AWAY     4u  /* float inputs keep 0.05 away from 0 (kinks) */
 #define TP_CASE_ROWSUM1  8u  /* float inputs are rows of a probability distribution */
 #define TP_CASE_WHOLE    16u /* float inputs are whole numbers: many are equal (ties) */
+#define TP_CASE_UNIQUE   32u /* no integer of an input comes twice: those beyond the ihi-th are -1 */
 
 struct tp_op {
     const char *name; /* as in TP_OPS */
