@@ -43,11 +43,14 @@ void tp_free(void *p)
 
 /* ---- errors ---- */
 
-/* After these the process cannot use the device any more (CUDA Runtime API, cudaError_t). */
+/* After these the process cannot use the device any more: those of which driver_types.h says that the process
+ * must be terminated, and three (214, 220, 999) of which it does not say what is left. */
 static int is_sticky(cudaError_t e)
 {
     switch (static_cast<int>(e)) {
     case 214: /* uncorrectable ECC */
+    case 220: /* uncorrectable NVLink */
+    case 226: /* contained */
     case 700: /* illegal address */
     case 702: /* launch timeout */
     case 710: /* assert */
@@ -57,6 +60,9 @@ static int is_sticky(cudaError_t e)
     case 717: /* invalid address space */
     case 718: /* invalid program counter */
     case 719: /* launch failure */
+    case 721: /* tensor memory leak */
+    case 810: /* MPS client terminated */
+    case 911: /* external device */
     case 999: /* unknown */
         return 1;
     default:

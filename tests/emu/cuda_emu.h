@@ -52,18 +52,8 @@ enum cudaError_t {
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
-    cudaErrorECCUncorrectable = 214,
     cudaErrorNotReady = 600,
-    cudaErrorIllegalAddress = 700,
-    cudaErrorLaunchTimeout = 702,
-    cudaErrorAssert = 710,
-    cudaErrorHardwareStackError = 714,
-    cudaErrorIllegalInstruction = 715,
-    cudaErrorMisalignedAddress = 716,
-    cudaErrorInvalidAddressSpace = 717,
-    cudaErrorInvalidPc = 718,
-    cudaErrorLaunchFailure = 719,
-    cudaErrorUnknown = 999
+    cudaErrorIllegalAddress = 700
 };
 
 typedef struct emu_stream *cudaStream_t;
@@ -141,8 +131,9 @@ void *dyn_shared();
 void launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
                    std::function<void()> body);
 
-/* Work of an emulated library. */
+/* Work of an emulated library, whose calls are calls of the runtime: each asks whether it has to fail. */
 void run_on_stream(cudaStream_t stream, std::function<void()> work);
+bool library_fails(const char *call);
 
 template <typename... P, typename... A>
 inline void launch(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
@@ -238,7 +229,9 @@ extern "C" {
 __attribute__((visibility("default"))) void emu_schedule(uint64_t which);
 /* Call number n of the runtime from now on returns error; sticky errors stay. 0 turns it off. */
 __attribute__((visibility("default"))) void emu_fail_at(uint64_t n, int error);
-/* Runtime calls, device allocations alive, and synchronisations so far. */
+/* The call that was made to fail; "" if it has not come to that. */
+__attribute__((visibility("default"))) const char *emu_failed(void);
+/* Calls of runtime and libraries, what of the device is alive, and synchronisations so far. */
 __attribute__((visibility("default"))) uint64_t emu_calls(void);
 __attribute__((visibility("default"))) uint64_t emu_alive(void);
 __attribute__((visibility("default"))) uint64_t emu_syncs(void);

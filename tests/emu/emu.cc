@@ -146,6 +146,11 @@ struct warp_state {
     int line;
 };
 
+/* Made anew for each block: by those of the one before it would be ordered behind that one. */
+struct block_tags {
+    char barrier, shared;
+};
+
 struct block_run {
     const char *kernel;
     const std::function<void()> *body;
@@ -159,7 +164,8 @@ struct block_run {
     unsigned slow; /* a warp that runs only when no other can; none if there is no such warp */
     bool let_slow;
     unsigned at_barrier, left;
-    char barrier_tag, start_tag, end_tag, shared_tag;
+    char start_tag, end_tag;
+    std::unique_ptr<block_tags> tags;
 };
 
 block_run run;
@@ -170,10 +176,13 @@ std::vector<carrier *> &idle =
 uint64_t schedule;
 
 /* ThreadSanitizer takes every CUDA thread for a thread of its own, which happens at the same time as the
- * others but where a barrier or a warp orders them. Thread i of every block is one such thread with one
- * stack, so that what it leaves there is not taken for a race. This file itself is not instrumented. */
+ * others but where a barrier or a warp orders them. Thread i of every second block is one such thread with
+ * one stack, so that what it leaves there is not taken for a race, and what two blocks that follow each
+ * other do is. This file itself is not instrumented. */
 #ifdef EMU_TSAN
-void *home; /* the OS thread that runs the kernel */
+const unsigned MOST_THREADS = 1024;
+void *home;      /* the OS thread that runs the kernel */
+unsigned parity; /* of the blocks run so far */
 std::vector<void *> &fibers = *new std::vector<void *>();
 std::vector<carrier *> &carriers = *new std::vector<carrier *>();
 #endif
@@ -285,6 +294,7 @@ void carrier_main()
 carrier *take_carrier(unsigned number)
 {
 #ifdef EMU_TSAN
+    number += parity * MOST_THREADS;
     if (carriers[number] != nullptr)
         return carriers[number];
 #endif
@@ -353,10 +363,13 @@ void begin_threads(uint3 block, dim3 grid_dim, dim3 block_dim)
                 block_dim,
                 grid_dim};
 #ifdef EMU_TSAN
-        t.tsan = fibers[i];
+        if (fibers[i + parity * MOST_THREADS] == nullptr)
+            fibers[i + parity * MOST_THREADS] = __tsan_create_fiber(0);
+        t.tsan = fibers[i + parity * MOST_THREADS];
 #endif
     }
-    run.warps.assign((n + WARP - 1) / WARP, warp_state());
+    run.warps = std::vector<warp_state>((n + WARP - 1) / WARP); /* anew, as they are tags too */
+    run.tags.reset(new block_tags());
     run.at_barrier = 0;
     run.left = n;
     run.slow =
@@ -376,6 +389,9 @@ void end_threads()
 
 void run_block(uint3 block, dim3 grid_dim, dim3 block_dim, size_t bytes)
 {
+#ifdef EMU_TSAN
+    parity = 1 - parity;
+#endif
     begin_threads(block, grid_dim, block_dim);
     run.dynamic_bytes = bytes;
     while (run.left > 0) {
@@ -418,10 +434,8 @@ void run_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, const std
     run.order = ordered(block.x * block.y * block.z, ++launches);
 #ifdef EMU_TSAN
     home = __tsan_get_current_fiber();
-    while (fibers.size() < run.order.size()) {
-        fibers.push_back(__tsan_create_fiber(0));
-        carriers.push_back(nullptr);
-    }
+    fibers.resize(2 * MOST_THREADS);
+    carriers.resize(2 * MOST_THREADS);
 #endif
     release(&run.start_tag);
     for (unsigned b : ordered(grid.x * grid.y * grid.z, launches))
@@ -446,7 +460,7 @@ void emu::barrier(const char *file, int line)
         if (t.now == state::barrier && (t.line != line || strcmp(t.file, file) != 0))
             die("%s: thread %u waits at %s:%d, thread %u at %s:%d", run.kernel, t.number, t.file, t.line,
                 current->number, file, line);
-    release(&run.barrier_tag);
+    release(&run.tags->barrier);
     if (++run.at_barrier < run.threads.size())
         wait_here(state::barrier, file, line);
     else {
@@ -455,7 +469,7 @@ void emu::barrier(const char *file, int line)
             if (t.now == state::barrier)
                 t.now = state::ready;
     }
-    acquire(&run.barrier_tag);
+    acquire(&run.tags->barrier);
 }
 
 const uint64_t *emu::exchange(unsigned mask, uint64_t value, const char *file, int line)
@@ -489,7 +503,7 @@ const uint64_t *emu::exchange(unsigned mask, uint64_t value, const char *file, i
 
 void *emu::shared(const void *key, size_t bytes)
 {
-    acquire(&run.shared_tag);
+    acquire(&run.tags->shared);
     for (auto &s : run.shared)
         if (s.first == key)
             return s.second;
@@ -500,7 +514,7 @@ void *emu::shared(const void *key, size_t bytes)
 #endif
     memset(p, 0xff, bytes);
     run.shared.emplace_back(key, p);
-    release(&run.shared_tag);
+    release(&run.tags->shared);
     return p;
 }
 
@@ -508,11 +522,11 @@ void *emu::dyn_shared()
 {
     if (run.dynamic_bytes == 0)
         die("%s: dynamic shared memory was not asked for", run.kernel);
-    acquire(&run.shared_tag);
+    acquire(&run.tags->shared);
     if (run.dynamic == nullptr) {
         run.dynamic = malloc(run.dynamic_bytes);
         memset(run.dynamic, 0xff, run.dynamic_bytes);
-        release(&run.shared_tag);
+        release(&run.tags->shared);
     }
     return run.dynamic;
 }
@@ -546,17 +560,19 @@ struct runtime {
     uint64_t calls = 0, alive = 0, syncs = 0;
     uint64_t fail_at = 0;
     int fail_with = 0;
+    const char *failed = ""; /* the call that was made to fail */
     cudaError_t sticky = cudaSuccess;
     std::recursive_mutex mutex; /* held by every call */
     size_t limit = (size_t)16 << 30, used = 0;
-    int devices = 1;
+    int devices = 1, driver = 13000;
     std::map<void *, size_t> sizes;
     std::vector<emu_stream *> streams;
 
     runtime()
     {
         const char *fail = getenv("TEMPER_EMU_FAIL"), *memory = getenv("TEMPER_EMU_MEMORY"),
-                   *count = getenv("TEMPER_EMU_DEVICES"), *order = getenv("TEMPER_EMU_SCHEDULE");
+                   *count = getenv("TEMPER_EMU_DEVICES"), *order = getenv("TEMPER_EMU_SCHEDULE"),
+                   *version = getenv("TEMPER_EMU_DRIVER");
         unsigned long long n = 0;
         if (fail != nullptr && sscanf(fail, "%llu:%d", &n, &fail_with) == 2)
             fail_at = n;
@@ -564,6 +580,8 @@ struct runtime {
             limit = strtoull(memory, nullptr, 10);
         if (count != nullptr)
             devices = atoi(count);
+        if (version != nullptr)
+            driver = atoi(version);
         if (order != nullptr)
             schedule = strtoull(order, nullptr, 10);
     }
@@ -581,34 +599,23 @@ __attribute__((tls_model("initial-exec"))) thread_local cudaError_t last = cudaS
 
 #define LOCK() const std::lock_guard<std::recursive_mutex> lock_(rt().mutex)
 
+/* Those after which driver_types.h says that the process must be terminated, and 214, 220, 999. */
 bool is_sticky(int e)
 {
-    switch (e) {
-    case cudaErrorECCUncorrectable:
-    case cudaErrorIllegalAddress:
-    case cudaErrorLaunchTimeout:
-    case cudaErrorAssert:
-    case cudaErrorHardwareStackError:
-    case cudaErrorIllegalInstruction:
-    case cudaErrorMisalignedAddress:
-    case cudaErrorInvalidAddressSpace:
-    case cudaErrorInvalidPc:
-    case cudaErrorLaunchFailure:
-    case cudaErrorUnknown:
-        return true;
-    default:
-        return false;
-    }
+    static const int lost[] = {214, 220, 226, 700, 702, 710, 714, 715,
+                               716, 717, 718, 719, 721, 810, 911, 999};
+    return std::find(std::begin(lost), std::end(lost), e) != std::end(lost);
 }
 
 /* Every call begins here: what it has to fail with, if anything. */
-cudaError_t enter()
+cudaError_t enter(const char *call = __builtin_FUNCTION())
 {
     runtime &r = rt();
     r.calls++;
     if (r.sticky != cudaSuccess)
         return last = r.sticky;
     if (r.fail_at != 0 && r.calls == r.fail_at) {
+        r.failed = call;
         if (is_sticky(r.fail_with)) {
             r.sticky = static_cast<cudaError_t>(r.fail_with);
             for (emu_stream *s : r.streams) /* a lost device does nothing more */
@@ -709,6 +716,12 @@ void emu::run_on_stream(cudaStream_t stream, std::function<void()> work)
     submit(stream, {std::move(work)});
 }
 
+bool emu::library_fails(const char *call)
+{
+    LOCK();
+    return enter(call) != cudaSuccess;
+}
+
 const char *cudaGetErrorString(cudaError_t error)
 {
     return error == cudaErrorMemoryAllocation ? "out of memory" : "emulated failure";
@@ -723,7 +736,7 @@ cudaError_t cudaGetLastError()
 cudaError_t cudaDriverGetVersion(int *version)
 {
     ENTER();
-    *version = 13000;
+    *version = rt().driver;
     return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int *version)
@@ -735,6 +748,8 @@ cudaError_t cudaRuntimeGetVersion(int *version)
 cudaError_t cudaGetDeviceCount(int *count)
 {
     ENTER();
+    if (rt().driver < 13000)
+        return last = cudaErrorInsufficientDriver;
     *count = rt().devices;
     return rt().devices > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
@@ -974,12 +989,18 @@ void emu_fail_at(uint64_t n, int error)
     rt().calls = 0;
     rt().fail_at = n;
     rt().fail_with = error;
+    rt().failed = "";
     rt().sticky = last = cudaSuccess;
 }
 uint64_t emu_calls(void)
 {
     LOCK();
     return rt().calls;
+}
+const char *emu_failed(void)
+{
+    LOCK();
+    return rt().failed;
 }
 uint64_t emu_alive(void)
 {

@@ -13,6 +13,19 @@ const char *emu_library_file()
     return dladdr(reinterpret_cast<const void *>(&emu_library_file), &info) != 0 ? info.dli_fname : "";
 }
 
+/* Every call but those that ask for a version or a text counts, and may have to fail, as one of the runtime
+ * (emu.cc); what is given back is given back all the same. */
+#define BLAS_CALL()                                                                                          \
+    do {                                                                                                     \
+        if (emu::library_fails(__func__))                                                                    \
+            return CUBLAS_STATUS_EXECUTION_FAILED;                                                           \
+    } while (0)
+#define DNN_CALL()                                                                                           \
+    do {                                                                                                     \
+        if (emu::library_fails(__func__))                                                                    \
+            return CUDNN_STATUS_EXECUTION_FAILED;                                                            \
+    } while (0)
+
 /* ---- cuBLASLt ---- */
 
 struct emu_blas {
@@ -42,10 +55,13 @@ size_t cublasLtGetVersion(void)
 }
 const char *cublasLtGetStatusString(cublasStatus_t status)
 {
-    return status == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported" : "invalid value";
+    return status == CUBLAS_STATUS_NOT_SUPPORTED      ? "not supported"
+           : status == CUBLAS_STATUS_EXECUTION_FAILED ? "execution failed"
+                                                      : "invalid value";
 }
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
 {
+    BLAS_CALL();
     static emu_blas one;
     *handle = &one;
     return CUBLAS_STATUS_SUCCESS;
@@ -56,12 +72,14 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t)
 }
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType)
 {
+    BLAS_CALL();
     *desc = new emu_matmul{compute, CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr, nullptr, 0};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc)
 {
     delete desc;
+    BLAS_CALL();
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -76,6 +94,7 @@ template <typename T> static cublasStatus_t put(T *to, const void *value, size_t
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t attr,
                                               const void *value, size_t bytes)
 {
+    BLAS_CALL();
     switch (attr) {
     case CUBLASLT_MATMUL_DESC_TRANSA:
         return put(&desc->trans_a, value, bytes);
@@ -95,18 +114,21 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasL
 cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type, uint64_t rows,
                                           uint64_t cols, int64_t ld)
 {
+    BLAS_CALL();
     *layout = new emu_layout{type, (int64_t)rows, (int64_t)cols, ld, 1, 0};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout)
 {
     delete layout;
+    BLAS_CALL();
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
                                                 cublasLtMatrixLayoutAttribute_t attr, const void *value,
                                                 size_t bytes)
 {
+    BLAS_CALL();
     int32_t count = 0;
     if (attr == CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET)
         return put(&layout->step, value, bytes);
@@ -116,18 +138,21 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
 }
 cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *pref)
 {
+    BLAS_CALL();
     *pref = new emu_preference{0};
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t pref)
 {
     delete pref;
+    BLAS_CALL();
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t pref,
                                                     cublasLtMatmulPreferenceAttributes_t, const void *value,
                                                     size_t bytes)
 {
+    BLAS_CALL();
     return put(&pref->most, value, bytes);
 }
 
@@ -150,6 +175,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
                                               cublasLtMatmulPreference_t pref, int wanted,
                                               cublasLtMatmulHeuristicResult_t *results, int *found)
 {
+    BLAS_CALL();
     *found = 0;
     if (!fits(desc, a, b, d) || wanted < 1)
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -166,6 +192,7 @@ cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t de
                                        cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
                                        cublasLtMatmulHeuristicResult_t *result)
 {
+    BLAS_CALL();
     if (algo->data[0] != 42 || !fits(desc, a, b, d))
         return CUBLAS_STATUS_INVALID_VALUE;
     memset(result, 0, sizeof(*result));
@@ -225,6 +252,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
                               cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
                               void *workspace, size_t workspace_bytes, cudaStream_t stream)
 {
+    BLAS_CALL();
     if (!fits(desc, a_layout, b_layout, d_layout) || algo == nullptr || algo->data[0] != 42 ||
         workspace_bytes < WORKSPACE || *static_cast<const float *>(alpha) != 1.0f ||
         *static_cast<const float *>(beta) != 0.0f ||
@@ -305,10 +333,13 @@ size_t cudnnGetVersion(void)
 }
 const char *cudnnGetErrorString(cudnnStatus_t status)
 {
-    return status == CUDNN_STATUS_NOT_SUPPORTED ? "not supported" : "bad parameter";
+    return status == CUDNN_STATUS_NOT_SUPPORTED      ? "not supported"
+           : status == CUDNN_STATUS_EXECUTION_FAILED ? "execution failed"
+                                                     : "bad parameter";
 }
 cudnnStatus_t cudnnCreate(cudnnHandle_t *handle)
 {
+    DNN_CALL();
     static emu_dnn one;
     *handle = &one;
     return CUDNN_STATUS_SUCCESS;
@@ -319,65 +350,77 @@ cudnnStatus_t cudnnDestroy(cudnnHandle_t)
 }
 cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream)
 {
+    DNN_CALL();
     handle->stream = stream;
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnCreateTensorDescriptor(cudnnTensorDescriptor_t *desc)
 {
+    DNN_CALL();
     *desc = new emu_tensor();
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnDestroyTensorDescriptor(cudnnTensorDescriptor_t desc)
 {
     delete desc;
+    DNN_CALL();
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnSetTensor4dDescriptor(cudnnTensorDescriptor_t desc, cudnnTensorFormat_t format,
                                          cudnnDataType_t type, int n, int c, int h, int w)
 {
+    DNN_CALL();
     *desc = {n, c, h, w, format == CUDNN_TENSOR_NHWC, type};
     return n > 0 && c > 0 && h > 0 && w > 0 ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_BAD_PARAM;
 }
 cudnnStatus_t cudnnCreateFilterDescriptor(cudnnFilterDescriptor_t *desc)
 {
+    DNN_CALL();
     *desc = new emu_filter();
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t desc)
 {
     delete desc;
+    DNN_CALL();
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnSetFilter4dDescriptor(cudnnFilterDescriptor_t desc, cudnnDataType_t type,
                                          cudnnTensorFormat_t format, int k, int c, int h, int w)
 {
+    DNN_CALL();
     *desc = {k, c, h, w, format == CUDNN_TENSOR_NHWC, type};
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnCreateConvolutionDescriptor(cudnnConvolutionDescriptor_t *desc)
 {
+    DNN_CALL();
     *desc = new emu_convolution{{0, 0}, {1, 1}, {1, 1}, 1, CUDNN_DEFAULT_MATH};
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnDestroyConvolutionDescriptor(cudnnConvolutionDescriptor_t desc)
 {
     delete desc;
+    DNN_CALL();
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnSetConvolution2dDescriptor(cudnnConvolutionDescriptor_t desc, int pad_h, int pad_w,
                                               int stride_h, int stride_w, int dilation_h, int dilation_w,
                                               cudnnConvolutionMode_t mode, cudnnDataType_t)
 {
+    DNN_CALL();
     *desc = {{pad_h, pad_w}, {stride_h, stride_w}, {dilation_h, dilation_w}, desc->groups, desc->math};
     return mode == CUDNN_CROSS_CORRELATION ? CUDNN_STATUS_SUCCESS : CUDNN_STATUS_NOT_SUPPORTED;
 }
 cudnnStatus_t cudnnSetConvolutionGroupCount(cudnnConvolutionDescriptor_t desc, int groups)
 {
+    DNN_CALL();
     desc->groups = groups;
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnSetConvolutionMathType(cudnnConvolutionDescriptor_t desc, cudnnMathType_t math)
 {
+    DNN_CALL();
     desc->math = math;
     return CUDNN_STATUS_SUCCESS;
 }
@@ -421,6 +464,7 @@ cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t, cudnnTensorD
                                                      cudnnTensorDescriptor_t y, int wanted, int *found,
                                                      cudnnConvolutionFwdAlgoPerf_t *results)
 {
+    DNN_CALL();
     return offer(fits(x, w, conv, y), x, conv, wanted, found, results);
 }
 cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t, cudnnFilterDescriptor_t w,
@@ -429,12 +473,14 @@ cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t, cudnnFi
                                                           cudnnTensorDescriptor_t dx, int wanted, int *found,
                                                           cudnnConvolutionBwdDataAlgoPerf_t *results)
 {
+    DNN_CALL();
     return offer(fits(dx, w, conv, dy), dx, conv, wanted, found, results);
 }
 cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(
     cudnnHandle_t, cudnnTensorDescriptor_t x, cudnnTensorDescriptor_t dy, cudnnConvolutionDescriptor_t conv,
     cudnnFilterDescriptor_t dw, int wanted, int *found, cudnnConvolutionBwdFilterAlgoPerf_t *results)
 {
+    DNN_CALL();
     return offer(fits(x, dw, conv, dy), x, conv, wanted, found, results);
 }
 
@@ -482,6 +528,7 @@ cudnnStatus_t cudnnConvolutionForward(cudnnHandle_t handle, const void *alpha, c
                                       void *workspace, size_t workspace_bytes, const void *beta,
                                       cudnnTensorDescriptor_t y_desc, void *y)
 {
+    DNN_CALL();
     const emu_tensor xd = *x_desc, yd = *y_desc;
     const emu_filter wd = *w_desc;
     const emu_convolution c = *conv;
@@ -499,6 +546,7 @@ cudnnStatus_t cudnnConvolutionBackwardData(cudnnHandle_t handle, const void *alp
                                            size_t workspace_bytes, const void *beta,
                                            cudnnTensorDescriptor_t dx_desc, void *dx)
 {
+    DNN_CALL();
     const emu_tensor xd = *dx_desc, yd = *dy_desc;
     const emu_filter wd = *w_desc;
     const emu_convolution c = *conv;
@@ -516,6 +564,7 @@ cudnnStatus_t cudnnConvolutionBackwardFilter(cudnnHandle_t handle, const void *a
                                              size_t workspace_bytes, const void *beta,
                                              cudnnFilterDescriptor_t dw_desc, void *dw)
 {
+    DNN_CALL();
     const emu_tensor xd = *x_desc, yd = *dy_desc;
     const emu_filter wd = *dw_desc;
     const emu_convolution c = *conv;
@@ -535,18 +584,21 @@ struct emu_pooling {
 
 cudnnStatus_t cudnnCreatePoolingDescriptor(cudnnPoolingDescriptor_t *desc)
 {
+    DNN_CALL();
     *desc = new emu_pooling();
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnDestroyPoolingDescriptor(cudnnPoolingDescriptor_t desc)
 {
     delete desc;
+    DNN_CALL();
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnSetPooling2dDescriptor(cudnnPoolingDescriptor_t desc, cudnnPoolingMode_t mode,
                                           cudnnNanPropagation_t nan, int height, int width, int pad_h,
                                           int pad_w, int stride_h, int stride_w)
 {
+    DNN_CALL();
     *desc = {mode, {height, width}, {pad_h, pad_w}, {stride_h, stride_w}};
     return nan == CUDNN_PROPAGATE_NAN && mode != CUDNN_POOLING_MAX ? CUDNN_STATUS_SUCCESS
                                                                    : CUDNN_STATUS_BAD_PARAM;
@@ -585,6 +637,7 @@ cudnnStatus_t cudnnPoolingForward(cudnnHandle_t handle, cudnnPoolingDescriptor_t
                                   cudnnTensorDescriptor_t x_desc, const void *x, const void *beta,
                                   cudnnTensorDescriptor_t y_desc, void *y)
 {
+    DNN_CALL();
     if (!fits(x_desc, pool, y_desc) || !plain(alpha, beta))
         return CUDNN_STATUS_BAD_PARAM;
     const emu_tensor xd = *x_desc, yd = *y_desc;
@@ -613,6 +666,7 @@ cudnnStatus_t cudnnPoolingBackward(cudnnHandle_t handle, cudnnPoolingDescriptor_
                                    const void *dy, cudnnTensorDescriptor_t x_desc, const void *x,
                                    const void *beta, cudnnTensorDescriptor_t, void *dx)
 {
+    DNN_CALL();
     if (!fits(x_desc, pool, y_desc) || !plain(alpha, beta) || x == nullptr || y == nullptr ||
         pool->mode != CUDNN_POOLING_AVERAGE_COUNT_INCLUDE_PADDING)
         return CUDNN_STATUS_BAD_PARAM;
@@ -656,6 +710,7 @@ cudnnStatus_t cudnnBatchNormalizationForwardTraining(
     cudnnTensorDescriptor_t channels, const void *scale, const void *bias, double, void *running_mean,
     void *running_var, double epsilon, void *mean, void *rstd)
 {
+    DNN_CALL();
     if (!fits(mode, alpha, beta, x_desc, y_desc, channels) || running_mean != nullptr ||
         running_var != nullptr)
         return CUDNN_STATUS_BAD_PARAM;
@@ -689,6 +744,7 @@ cudnnStatus_t cudnnBatchNormalizationForwardInference(cudnnHandle_t handle, cudn
                                                       const void *bias, const void *mean, const void *var,
                                                       double epsilon)
 {
+    DNN_CALL();
     if (!fits(mode, alpha, beta, x_desc, y_desc, channels))
         return CUDNN_STATUS_BAD_PARAM;
     const emu_tensor d = *x_desc;
@@ -715,6 +771,7 @@ cudnnBatchNormalizationBackward(cudnnHandle_t handle, cudnnBatchNormMode_t mode,
                                 void *dx, cudnnTensorDescriptor_t channels, const void *scale, void *dscale,
                                 void *dbias, double, const void *mean, const void *rstd)
 {
+    DNN_CALL();
     if (!fits(mode, alpha_data, beta_data, x_desc, dy_desc, channels) || !plain(alpha_param, beta_param))
         return CUDNN_STATUS_BAD_PARAM;
     const emu_tensor d = *x_desc;

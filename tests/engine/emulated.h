@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <dlfcn.h>
 #include <gtest/gtest.h>
+#include <string>
 
 /* From here on this process opens GPUs through the module of the tests. */
 inline const char *use_test_module()
@@ -38,6 +39,24 @@ inline void set_failure(uint64_t n, int error)
 {
     emulated_symbol<void (*)(uint64_t, int)>("emu_fail_at")(n, error);
 }
+
+/* The name of the call that was made to fail: of the runtime, or of a library. */
+inline std::string failed_call()
+{
+    return emulated_symbol<const char *(*)()>("emu_failed")();
+}
+
+/* A call that gives something back: if it fails, nothing that anyone waits for is wrong. */
+inline bool gives_back(const std::string &call)
+{
+    return call == "cudaFree" || call == "cudaFreeHost" || call.find("Destroy") != std::string::npos;
+}
+
+/* After the first eleven, says driver_types.h, the process must be terminated; so after 226 and 911, but
+ * those need more than one GPU or another device; of 214, 220 and 999 it does not say what is left. */
+constexpr int lost_errors[] = {700, 702, 710, 714, 715, 716, 717, 718,
+                               719, 721, 810, 226, 911, 214, 220, 999};
+const char *const lost_words = "the GPU is lost to this process";
 
 /* "emu_calls", "emu_alive" (allocations, streams, events, graphs), "emu_syncs". */
 inline uint64_t emulated_count(const char *what)

@@ -41,7 +41,8 @@ def main():
                 return name
         return "cli" if path.startswith("host/cli/") else owner.get(path)
 
-    files = [file for folder in ("host", "kernels", "include") for file in (ROOT / folder).rglob("*.[ch]")]
+    files = [file for folder in ("host", "kernels", "include") for file in (ROOT / folder).rglob("*")
+             if file.suffix in (".c", ".h", ".cu", ".cuh")]  # fmt: skip
     for file in sorted(files):
         source = str(file.relative_to(ROOT))
         layer = layer_of(source)
