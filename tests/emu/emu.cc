@@ -164,6 +164,7 @@ struct block_run {
     unsigned slow; /* a warp that runs only when no other can; none if there is no such warp */
     bool let_slow;
     unsigned at_barrier, left;
+    const thread *first; /* at the barrier */
     char start_tag, end_tag;
     std::unique_ptr<block_tags> tags;
 };
@@ -454,12 +455,21 @@ unsigned emu::lane()
     return current->number % WARP;
 }
 
+/* Two places in the source. A name is mostly one address, and comparing letters for each thread took a third
+ * of the time of the tests. */
+static bool differs(const char *file, int line, const char *other_file, int other_line)
+{
+    return line != other_line || (file != other_file && strcmp(file, other_file) != 0);
+}
+
 void emu::barrier(const char *file, int line)
 {
-    for (const thread &t : run.threads)
-        if (t.now == state::barrier && (t.line != line || strcmp(t.file, file) != 0))
-            die("%s: thread %u waits at %s:%d, thread %u at %s:%d", run.kernel, t.number, t.file, t.line,
-                current->number, file, line);
+    if (run.at_barrier == 0)
+        run.first = current;
+    const thread *first = run.first;
+    if (first != current && differs(first->file, first->line, file, line))
+        die("%s: thread %u waits at %s:%d, thread %u at %s:%d", run.kernel, first->number, first->file,
+            first->line, current->number, file, line);
     release(&run.tags->barrier);
     if (++run.at_barrier < run.threads.size())
         wait_here(state::barrier, file, line);
@@ -479,7 +489,7 @@ const uint64_t *emu::exchange(unsigned mask, uint64_t value, const char *file, i
 
     if (mask != 0xffffffffu || run.threads.size() % WARP != 0)
         die("%s:%d: a warp operation without all 32 lanes", file, line);
-    if (w.arrived != 0 && (w.line != line || strcmp(w.file, file) != 0))
+    if (w.arrived != 0 && differs(w.file, w.line, file, line))
         die("%s: lanes of one warp are at %s:%d and %s:%d", run.kernel, w.file, w.line, file, line);
     w.file = file;
     w.line = line;
@@ -716,10 +726,14 @@ void emu::run_on_stream(cudaStream_t stream, std::function<void()> work)
     submit(stream, {std::move(work)});
 }
 
+/* A library has a CUDA runtime of its own: its error is not the caller's last one. */
 bool emu::library_fails(const char *call)
 {
     LOCK();
-    return enter(call) != cudaSuccess;
+    const cudaError_t before = last;
+    const bool fails = enter(call) != cudaSuccess;
+    last = before;
+    return fails;
 }
 
 const char *cudaGetErrorString(cudaError_t error)
