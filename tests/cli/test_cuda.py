@@ -133,7 +133,7 @@ class Devices(unittest.TestCase):
 
     def test_every_kind_of_loss_of_the_gpu(self):
         for call in (20, 60):
-            for error in (214, 700, 719, 999):
+            for error in (700, 702, 710, *range(714, 720), 721, 810, 226, 911, 214, 220, 999):
                 done = temper("train", CHICAGO, *QUICK, "--quiet", "--device", "cuda", TEMPER_EMU_FAIL=f"{call}:{error}")
                 self.check_fails(done, 69, f"error {error}", "the GPU is lost to this process")
 
