@@ -2,6 +2,7 @@
 """Plants each error of tests/mutations.txt in a copy of the source, one at a time, and shows that a test fails.
 
     tests/scripts/mutate.py [FIRST [LAST]]     numbers of the mutations to try; all by default
+    tests/scripts/mutate.py --fit              only says which no longer fit the source; takes no time
 
 Format of the list: a line "@ file | test program | filter", then a line beginning with "-" that holds a piece of the
 file (it must occur there once) and one beginning with "+" that holds what to put in its place; \\n stands for the end of
@@ -89,8 +90,23 @@ def attempt(file, program, tests, old, new):
         path.write_text(text)
 
 
+def fit(mutations):
+    """Exit status 1, and a line each, if there are mutations whose piece does not occur once in their file."""
+    bad = 0
+    for number, (file, _, _, old, new) in enumerate(mutations, 1):
+        path = ROOT / file
+        times = path.read_text().count(old) if path.is_file() else 0
+        if times != 1 or old == new:
+            bad += 1
+            print(f"{number} {file}: occurs {times} times: {old[:80]}")
+    print(f"{len(mutations) - bad} of {len(mutations)} mutations fit the source")
+    return bad != 0
+
+
 def main():
     mutations = read_list()
+    if sys.argv[1:] == ["--fit"]:
+        sys.exit(fit(mutations))
     first = int(sys.argv[1]) if len(sys.argv) > 1 else 1
     last = min(int(sys.argv[2]) if len(sys.argv) > 2 else len(mutations), len(mutations))
     prepare(sorted({m[1] for m in mutations[first - 1 : last]}))
