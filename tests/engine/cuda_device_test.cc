@@ -138,6 +138,53 @@ TEST(CudaDevice, AStepThatIsNotFiniteIsNotToBeApplied)
     }
 }
 
+/* Channels: of numbers, with one that is none, with infinity, and of one value,
+ * of which rounding makes a variance below 0 with this epsilon. */
+TEST(CudaDevice, AStepThatIsNotFiniteDoesNotSpoilRunningStatistics)
+{
+    const float inf = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
+    const float x[4][4] = {{1, 1, 1, 5}, {2, nan, inf, 5}, {3, 3, 3, 5}, {6, 4, 4, 5}};
+    const std::vector<float> ones(4, 1.0f), zeros(4, 0.0f);
+    int ran = 0;
+    for (const tp_impl *const *p = tp_device_impls(gpu(), tp_op_find("batch_norm")); *p != nullptr; p++) {
+        tp_graph *g = nullptr;
+        tp_plan *plan = nullptr;
+        std::vector<float> mean(4), var(4);
+        tp_tensor running[2] = {{nullptr, {1, {4}}, TP_F32}, {nullptr, {1, {4}}, TP_F32}};
+        ASSERT_EQ(tp_graph_new(&g), TP_OK);
+        for (tp_tensor &r : running) {
+            ASSERT_EQ(tp_device_alloc(gpu(), &r.data, 16, "running"), TP_OK) << tp_last_error();
+            ASSERT_EQ(tp_device_upload(gpu(), r.data, ones.data(), 16), TP_OK);
+        }
+        const tp_val m = tp_variable(g, "mean", running[0]), v = tp_variable(g, "var", running[1]);
+        tp_output(g, tp_batch_norm(g, tp_constant(g, TP_F32, {2, {4, 4}}, x),
+                                   tp_constant(g, TP_F32, {1, {4}}, ones.data()),
+                                   tp_constant(g, TP_F32, {1, {4}}, zeros.data()), m, v, 0, 0, 3e-5, 0.5,
+                                   TP_ACT_NONE));
+        tp_plan_opts opts = TP_PLAN_OPTS_INIT;
+        opts.force_op = "batch_norm";
+        opts.force_impl = (*p)->name;
+        const tp_status st = tp_plan_new(&plan, g, gpu(), &opts);
+        EXPECT_TRUE(st == TP_OK || st == TP_EUNSUP) << tp_last_error();
+        if (st == TP_OK) {
+            ran++;
+            ASSERT_EQ(tp_plan_run(plan), TP_OK) << tp_last_error();
+            ASSERT_EQ(tp_device_download(gpu(), mean.data(), running[0].data, 16), TP_OK);
+            ASSERT_EQ(tp_device_download(gpu(), var.data(), running[1].data, 16), TP_OK);
+            EXPECT_EQ(mean, (std::vector<float>{2.0f, 1.0f, 1.0f, 3.0f})) << (*p)->name;
+            EXPECT_NEAR(var[0], 0.5 + 0.5 * 14.0 / 3.0, 1e-5) << (*p)->name;
+            EXPECT_EQ(std::vector<float>(var.begin() + 1, var.begin() + 3), (std::vector<float>{1.0f, 1.0f}))
+                << (*p)->name;
+            EXPECT_NEAR(var[3], 0.5, 1e-5) << (*p)->name;
+        }
+        tp_plan_free(plan);
+        tp_graph_free(g);
+        for (const tp_tensor &r : running)
+            tp_device_release(gpu(), r.data);
+    }
+    EXPECT_GE(ran, is_emulated() ? 2 : 1);
+}
+
 TEST(CudaDevice, NothingIsAllocatedOrWaitedForBetweenLaunches)
 {
     if (!is_emulated())

@@ -4,7 +4,7 @@
     tests/scripts/coverage.py [BUILD]      BUILD is made if it is not there (default build/coverage)
 
 Counted are the .cu and .cuh files of kernels/, as the emulated module compiles them; of those that call NVIDIA's
-libraries the kernels alone. Not counted are branches that hand on an error of a launch or of a call (cuda_device_test.cc makes those fail), or
+libraries the kernels alone, as one: they are small. Not counted are branches that hand on an error of a launch or of a call (cuda_device_test.cc makes those fail), or
 that only an exception would take; those of kernels/math.h, which is otherwise inlined, are math_test.cc's. A line of a
 template counts as reached if one of its instances reaches it.
 """
@@ -48,25 +48,29 @@ def kernel_lines(source):
 
 
 def count(folder):
-    """file -> line -> times it ran, and file -> (line, number of the branch) -> times it was taken."""
+    """file -> line -> times it ran, and file -> (line, number of the branch) -> times it was taken. A line is its number;
+    of the files that call libraries its file and number."""
     lines, branches = collections.defaultdict(collections.Counter), collections.defaultdict(collections.Counter)
     for data in sorted(folder.glob("tests/CMakeFiles/temper_cuda_emu.dir/**/*.cu.gcda")):
         report = run("gcov", "--json-format", "--stdout", "--branch-probabilities", data, cwd=folder)
         for file in json.loads(report)["files"]:
-            path = pathlib.Path(file["file"])
+            path = (folder / file["file"]).resolve()  # ccache may have made it relative
             if path.suffix not in (".cu", ".cuh") or ROOT / "kernels" not in path.parents:
                 continue
             name = str(path.relative_to(ROOT))
             source = path.read_text().splitlines()
-            counted = kernel_lines(source) if path.name in CALL_LIBRARIES else range(len(source) + 1)
+            beside = path.name in CALL_LIBRARIES
+            counted = kernel_lines(source) if beside else range(len(source) + 1)
             for line in file["lines"]:
                 if line["line_number"] not in counted:
                     continue
-                lines[name][line["line_number"]] += line["count"]
+                place = f"{name}:{line['line_number']}" if beside else line["line_number"]
+                to = "kernels beside calls of libraries" if beside else name
+                lines[to][place] += line["count"]
                 if any(word in source[line["line_number"] - 1] for word in HANDS_ON):
                     continue
                 for number, branch in enumerate(b for b in line["branches"] if not b["throw"]):
-                    branches[name][line["line_number"], number] += branch["count"]
+                    branches[to][place, number] += branch["count"]
     return lines, branches
 
 
