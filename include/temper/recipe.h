@@ -92,6 +92,10 @@ TP_API tp_status tp_recipe_read(tp_recipe *r, const char *path, int n_sets, cons
     TP_MUST_USE;
 TP_API void tp_recipe_clear(tp_recipe *r);
 
+/* A point in time as recipes write it: a date (2001-12-31), as days since 1970-01-01, or a number. 0: it is
+ * neither. */
+TP_API int tp_recipe_moment(const char *text, double *out);
+
 /* The resolved recipe as YAML, every key with its value: reading it back gives the same recipe. Free with
  * tp_text_free. */
 TP_API tp_status tp_recipe_text(const tp_recipe *r, char **out) TP_MUST_USE;

@@ -51,6 +51,7 @@ typedef struct tp_run_result {
     int already_done; /* resume found nothing left to do */
     double seconds, samples_per_second;
     char weights_hash[65], data_hash[65], device[256], precision[8];
+    char device_note[256]; /* why not a GPU, where one was looked for; else "" */
     tp_run_part validation, test;
 } tp_run_result;
 
@@ -79,6 +80,7 @@ typedef struct tp_evaluate_opts {
 
 /* What came of it; free what it holds with tp_evaluation_clear. */
 typedef struct tp_evaluation {
+    char device[256], device_note[256]; /* what it was measured on, and why not a GPU (as in tp_run_result) */
     int64_t rows, width;
     float *outputs;          /* (rows, width): logits, or values in the target's own units */
     tp_run_part scores;      /* the metrics alone: a model does not know which loss it was trained with */
@@ -95,10 +97,15 @@ TP_API tp_status tp_run_predict(const char *model, const tp_evaluate_opts *opts,
     TP_MUST_USE;
 TP_API void tp_evaluation_clear(tp_evaluation *e);
 
-/* Writes a model with all that is needed to use it: layers, inputs, normalisation, target. */
-TP_API tp_status tp_model_save(tp_model *m, tp_device *dev, const char *target, const char *path) TP_MUST_USE;
-/* Reads one. *target (may be NULL) is the name of its target's dataset: free with tp_text_free. */
-TP_API tp_status tp_model_load(tp_model **out, tp_device *dev, const char *path, char **target) TP_MUST_USE;
+/* Writes a model with all that is needed to use it: layers, inputs, normalisation, and the name and kind of
+ * the target's dataset. Errors: TP_ECREATE, TP_EIO, TP_ENOMEM, those of the device; nothing half-written is
+ * left. */
+TP_API tp_status tp_model_save(tp_model *m, tp_device *dev, const char *target, tp_target_kind kind,
+                               const char *path) TP_MUST_USE;
+/* Reads one: *target, freed with tp_text_free, and *kind are its target's; on failure *out and *target are
+ * NULL. Errors: TP_ENOENT, TP_EDATA (not a model, or damaged), TP_EIO, TP_ENOMEM, those of the device. */
+TP_API tp_status tp_model_load(tp_model **out, tp_device *dev, const char *path, char **target,
+                               tp_target_kind *kind) TP_MUST_USE;
 
 #ifdef __cplusplus
 }
