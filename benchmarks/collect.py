@@ -92,6 +92,8 @@ def as_csv(fields, rows):
 
 
 def append(path, fields, text):
+    if not text:
+        return
     with path.open("a", newline="") as file:
         file.write((",".join(fields) + "\n" if file.tell() == 0 else "") + text)
 
@@ -112,8 +114,7 @@ def main():
     quality = [row for path in options.folder.glob("quality.csv") for row in csv.DictReader(path.open())]
     results, quality = as_csv(FIELDS, results), as_csv(QUALITY_FIELDS, quality)
     append(options.out, FIELDS, results)
-    if quality:
-        append(options.out.with_name("quality.csv"), QUALITY_FIELDS, quality)
+    append(options.out.with_name("quality.csv"), QUALITY_FIELDS, quality)
 
 
 if __name__ == "__main__":

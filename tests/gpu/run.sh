@@ -15,6 +15,8 @@ temper=${2:-$root/bin/temper}
 tests=${3:-$root/bin/engine_tests}
 module=${4:-$root/lib/libtemper_cuda.so}
 temper=$(realpath "$temper") tests=$(realpath "$tests") module=$(realpath -m "$module")
+DATA=$(realpath -m "${DATA:-/nowhere}")
+cd "$root" || exit 1 # recipes name their data as seen from there
 export TEMPER_CUDA_MODULE=$module TEMPER_TEST_CUDA_MODULE=$module
 PARTS=${PARTS:-check bench vs_torch}
 REPEATS=${REPEATS:-100}
@@ -39,7 +41,7 @@ run() {
     fi
     limit=$((limit < left ? limit : left))
     # A bash, so that it may be a function. Both files may be one.
-    timeout -k 5 "$limit" bash -c '"$@"' run "$@" >>"$out/$output" 2>>"$out/$name.log"
+    timeout -k 5 "$limit" bash -o pipefail -c '"$@"' run "$@" >>"$out/$output" 2>>"$out/$name.log"
     code=$?
     last=$(tail -n 1 "$out/$name.log")
     case $code in
@@ -84,7 +86,7 @@ ops() { # every case of every op, each implementation, in as many processes as h
 
 losses() { # NAME DEVICE RECIPE STEPS [OPTION...]: the loss of each of the first steps; the run is then stopped
     local name=$1 steps=$4 pid
-    train "$1" "$2" "$3" --set train.report=1 "${@:5}" >/dev/null 2>&1 &
+    train "$1" "$2" "$3" --set train.report=1 "${@:5}" >/dev/null &
     pid=$!
     until [ "$(cat "$out/runs/$name/metrics.jsonl" 2>/dev/null | wc -l)" -ge "$steps" ] || ! kill -0 "$pid" 2>/dev/null; do
         sleep 0.02
@@ -170,7 +172,7 @@ if wants check; then
     for recipe in movielens:movielens:40:1e-3 fashion-cnn:fashion_mnist:20:1e-2 fashion-resnet18:fashion_mnist:6:1e-2 \
         mnist-cnn:mnist:20:1e-2; do
         IFS=: read -r name file steps tolerance <<<"$recipe"
-        [ -f "${DATA:-}/$file.h5" ] || { note "parity-$name" "skipped: no DATA/$file.h5"; continue; }
+        [ -f "$DATA/$file.h5" ] || { note "parity-$name" "skipped: no DATA/$file.h5"; continue; }
         { check "parity-$name" 100 parity "$name" "$name" "$steps" "$tolerance" --data "$DATA/$file.h5"; } & pids+=($!)
     done
     { check repeats 100 repeats; s=$?; check resume 30 resume && exit $s; } & pids+=($!)
@@ -195,7 +197,7 @@ if wants bench; then
     fi
     rm -f "$out/quality.csv"
     for recipe in fashion-cnn fashion-resnet18; do
-        [ -f "${DATA:-}/fashion_mnist.h5" ] || { note "quality-$recipe" "skipped: no DATA/fashion_mnist.h5"; continue; }
+        [ -f "$DATA/fashion_mnist.h5" ] || { note "quality-$recipe" "skipped: no DATA/fashion_mnist.h5"; continue; }
         measure "quality-$recipe.log" 60 python3 "$root/benchmarks/quality.py" "recipes/$recipe.yaml" \
             --data "$DATA/fashion_mnist.h5" --metric accuracy --temper "$temper" --out "$out/quality.csv" || failed=1
     done
