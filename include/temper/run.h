@@ -34,7 +34,7 @@ typedef struct tp_run_opts {
     size_t size;
     const char *data;   /* HDF5 file, or NULL: the recipe's */
     const char *out;    /* run directory; NULL: nothing is written */
-    const char *device; /* "auto", "cpu", "cuda" */
+    const char *device; /* "auto", "cpu", "cuda", "cuda:N" */
     int resume;
     const volatile int *stop; /* polled between launches of steps (the recipe's train.steps_per_launch): not 0
                                  saves and ends with TP_ESTOPPED; may be NULL */
