@@ -48,7 +48,8 @@ static void print_slices(const cli_args *a, const tp_evaluation *e)
 
 static void print_text(const cli_args *a, const tp_evaluation *e)
 {
-    printf("%lld samples\n", (long long)e->rows);
+    printf("%lld samples on %s%s%s%s\n", (long long)e->rows, e->device, e->device_note[0] != '\0' ? " (" : "",
+           e->device_note, e->device_note[0] != '\0' ? ")" : "");
     for (int i = 0; i < e->scores.n; i++)
         printf("  %-18s %.6g\n", e->scores.names[i], e->scores.values[i]);
     if (e->n_classes > 0)
@@ -87,8 +88,10 @@ static json_t *slices_json(const tp_evaluation *e)
 
 static int print_json(const cli_args *a, const tp_evaluation *e)
 {
-    json_t *o = json_pack("{s:s, s:o, s:I, s:o}", "status", "ok", "model", cli_json_text(a->words[1]),
-                          "samples", (json_int_t)e->rows, "metrics", cli_json_part(&e->scores));
+    json_t *o =
+        json_pack("{s:s, s:o, s:o, s:o, s:I, s:o}", "status", "ok", "model", cli_json_text(a->words[1]),
+                  "device", cli_json_text(e->device), "device_note", cli_json_text(e->device_note), "samples",
+                  (json_int_t)e->rows, "metrics", cli_json_part(&e->scores));
     if (e->n_classes > 0)
         json_object_set_new(o, "classes", classes_json(e));
     if (e->slices.n > 0)
@@ -139,9 +142,10 @@ static tp_status write_csv(const cli_output *out, const tp_evaluation *e)
 
 static int print_written(const cli_args *a, const tp_evaluation *e)
 {
-    return cli_json_print(json_pack("{s:s, s:o, s:I, s:I, s:o}", "status", "ok", "model",
-                                    cli_json_text(a->words[1]), "samples", (json_int_t)e->rows, "outputs",
-                                    (json_int_t)e->width, "out", cli_json_text(a->out)));
+    return cli_json_print(
+        json_pack("{s:s, s:o, s:o, s:o, s:I, s:I, s:o}", "status", "ok", "model", cli_json_text(a->words[1]),
+                  "device", cli_json_text(e->device), "device_note", cli_json_text(e->device_note), "samples",
+                  (json_int_t)e->rows, "outputs", (json_int_t)e->width, "out", cli_json_text(a->out)));
 }
 
 int cli_predict(const cli_args *a)

@@ -2,11 +2,9 @@
 #include "host/cli/cli.h"
 #include <getopt.h>
 #include <limits.h>
-#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #define FIRST_OPTION 256 /* above what getopt_long gives for a mistake */
 
@@ -35,23 +33,10 @@ static int read_text(const row *o, const char *text, cli_args *a)
     return 0;
 }
 
-/* A date as days since 1970-01-01, or a number. */
 static int read_time(const row *o, const char *text, cli_args *a)
 {
-    double *out = field_of(o, a);
-    struct tm t = {0};
-    char *end = strptime(text, "%Y-%m-%d", &t);
-    const int day = t.tm_mday;
-
-    if (end != NULL && *end == '\0') {
-        *out = (double)timegm(&t) / 86400; /* makes the 31st of February one of March */
-        if (t.tm_mday == day)
-            return 0;
-    } else {
-        *out = strtod(text, &end);
-        if (end != text && *end == '\0' && !isnan(*out))
-            return 0;
-    }
+    if (tp_recipe_moment(text, field_of(o, a)))
+        return 0;
     return cli_usage("--%s: '%s' is no date (2001-12-31) or number", o->name, text);
 }
 

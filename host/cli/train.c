@@ -78,12 +78,13 @@ static void on_report(void *user, const tp_run_report *r)
 
 static int print_json(const cli_args *a, const tp_run_result *r)
 {
-    return cli_json_print(json_pack(
-        "{s:s, s:o, s:o, s:I, s:o, s:o, s:s, s:{s:o, s:o}}", "status",
-        r->already_done ? "already done" : "ok", "run", cli_json_text(a->out != NULL ? a->out : ""), "device",
-        cli_json_text(r->device), "steps", (json_int_t)r->steps, "seconds", cli_json_number(r->seconds),
-        "samples_per_second", cli_json_number(r->samples_per_second), "weights_hash", r->weights_hash,
-        "metrics", "validation", cli_json_part(&r->validation), "test", cli_json_part(&r->test)));
+    return cli_json_print(
+        json_pack("{s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:{s:o, s:o}}", "status",
+                  r->already_done ? "already done" : "ok", "run", cli_json_text(a->out != NULL ? a->out : ""),
+                  "device", cli_json_text(r->device), "device_note", cli_json_text(r->device_note), "steps",
+                  (json_int_t)r->steps, "seconds", cli_json_number(r->seconds), "samples_per_second",
+                  cli_json_number(r->samples_per_second), "weights_hash", r->weights_hash, "metrics",
+                  "validation", cli_json_part(&r->validation), "test", cli_json_part(&r->test)));
 }
 
 static void print_part(const char *name, const tp_run_part *p)

@@ -189,7 +189,7 @@ int tp_recipe_moment(const char *text, double *out)
         return t.tm_mday == day; /* the 31st of February has become the 3rd of March */
     }
     *out = strtod(text, &end);
-    return end != text && *end == '\0' && isfinite(*out);
+    return end != text && *end == '\0' && !isnan(*out);
 }
 
 static tp_status moment(const reader *rd, struct fy_node *n, const char *key, double *out)
@@ -197,7 +197,7 @@ static tp_status moment(const reader *rd, struct fy_node *n, const char *key, do
     char text[64];
 
     TP_TRY(scalar_text(rd, n, key, text, sizeof(text)));
-    if (!tp_recipe_moment(text, out))
+    if (!tp_recipe_moment(text, out) || !isfinite(*out))
         REFUSE(n, "%s is '%s', must be a date (2001-12-31) or a number", key, text);
     return TP_OK;
 }

@@ -301,11 +301,18 @@ class Output(Case):
         held = json.loads(temper("inspect", str(checkpoint), "--json").stdout)
         self.assertGreater(int(held["metadata"]["temper.step"]), 0)
 
+    def test_evaluating_says_on_what(self):
+        self.assertRegex(temper("evaluate", self.model, *DATA, *YEAR).stdout, r"^366 samples on cpu: .* \(no GPU: .*\)\n")
+        chosen = temper("evaluate", self.model, *DATA, *YEAR, "--device", "cpu", "--json")
+        self.assertEqual(json.loads(chosen.stdout)["device_note"], "")
+
     def test_predict_as_json(self):
         done = self.predict("p.csv", *YEAR, "--json")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        self.assertEqual(json.loads(done.stdout), {"status": "ok", "model": self.model, "samples": 366, "outputs": 1,
-                                                   "out": self.path("p.csv")})  # fmt: skip
+        said = json.loads(done.stdout)
+        self.assertTrue(said.pop("device").startswith("cpu: "))
+        self.assertTrue(said.pop("device_note").startswith("no GPU: "))
+        self.assertEqual(said, {"status": "ok", "model": self.model, "samples": 366, "outputs": 1, "out": self.path("p.csv")})
         self.assertEqual(len((self.dir / "p.csv").read_text().splitlines()), 366)
         for words in ([], ["--out", "-"]):
             self.check_fails(temper("predict", self.model, *DATA, "--json", *words), 64, "--json", "--out FILE")
