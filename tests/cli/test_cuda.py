@@ -150,7 +150,7 @@ class Devices(unittest.TestCase):
             self.assertRegex(done.stderr, reason)
             fallen_back = temper("train", CHICAGO, *QUICK, **fail)
             self.assertEqual(fallen_back.returncode, 0, fallen_back.stderr)
-            self.assertRegex(fallen_back.stdout.splitlines()[0], r"^on cpu: .*\(" + reason + r"\); fp32$")
+            self.assertRegex(fallen_back.stdout.splitlines()[0], r"^on cpu: .*\(" + reason + r"\); fp32")
 
     def test_a_gpu_that_cannot_be_described_is_a_line_among_the_others(self):
         """The third call asks the first of two GPUs for its properties, the sixth selects it."""
@@ -174,7 +174,7 @@ class Devices(unittest.TestCase):
         for text, build, shown in (("Kernel Module  580.159.04  Tue Sep 23", "580.159.04", "driver 580.159.04 (CUDA 13.0)"),
                                    ("no number", None, "driver CUDA 13.0")):  # fmt: skip
             file.write_text(f"NVRM version: NVIDIA UNIX x86_64 {text}\n")
-            known = {"TEMPER_EMU_DRIVER": str(file), "XDG_CACHE_HOME": str(cache)}
+            known = {"TEMPER_EMU_DRIVER_FILE": str(file), "XDG_CACHE_HOME": str(cache)}
             gpu = json.loads(temper("devices", "--json", **known).stdout)[1]
             self.assertEqual((gpu["driver"], gpu["driver_build"]), ("13.0", build))
             self.assertIn(f", {shown}, runtime 13.0, ", temper("devices", **known).stdout)

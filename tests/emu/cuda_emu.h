@@ -138,7 +138,7 @@ const uint64_t *exchange(unsigned mask, uint64_t value, const char *file, int li
 unsigned lane();
 void *shared(const void *key, size_t bytes);
 void *dyn_shared();
-/* What stands for /proc/driver/nvidia/version: the file that TEMPER_EMU_DRIVER names. */
+/* What stands for /proc/driver/nvidia/version: the file that TEMPER_EMU_DRIVER_FILE names. */
 const char *driver_file();
 
 void launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,

@@ -715,7 +715,7 @@ void emu::run_on_stream(cudaStream_t stream, std::function<void()> work)
 
 const char *emu::driver_file()
 {
-    const char *file = getenv("TEMPER_EMU_DRIVER");
+    const char *file = getenv("TEMPER_EMU_DRIVER_FILE");
     return file != nullptr ? file : "";
 }
 

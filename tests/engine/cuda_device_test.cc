@@ -372,7 +372,7 @@ TEST(CudaDevice, TheBuildOfTheDriverIsRead)
         {"", ""},
     };
     const std::string file = testing::TempDir() + "temper-driver-" + std::to_string(getpid());
-    setenv("TEMPER_EMU_DRIVER", file.c_str(), 1);
+    setenv("TEMPER_EMU_DRIVER_FILE", file.c_str(), 1);
     for (const auto &f : files) {
         tp_device_info info;
         std::ofstream(file) << f.text;
@@ -380,7 +380,7 @@ TEST(CudaDevice, TheBuildOfTheDriverIsRead)
         EXPECT_STREQ(info.driver_build, f.build);
     }
     unlink(file.c_str());
-    unsetenv("TEMPER_EMU_DRIVER");
+    unsetenv("TEMPER_EMU_DRIVER_FILE");
 }
 
 std::vector<std::string> lines_of(const std::string &file)
