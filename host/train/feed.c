@@ -251,6 +251,7 @@ void tp_feed_bind(tp_batch_graph *b, tp_part part, int64_t steps, int shuffle)
         b->index = bind(b->g, "rows", &t->feed.rows);
         b->weight = bind(b->g, "mask", &t->feed.mask);
     }
+    b->present = b->weight;
     if (t->weight.tensor.data == NULL)
         return;
     const tp_val w =

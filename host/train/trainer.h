@@ -101,6 +101,7 @@ typedef struct tp_batch_graph {
     tp_graph *g;
     int64_t batch;                        /* rows */
     tp_val counter, index, weight, total; /* total: sum of the weights of the whole batch */
+    tp_val present;                       /* (batch) 1, 0 where a row only fills the batch up */
     tp_val inputs[TP_TRAINER_INPUTS], shift[TP_TRAINER_INPUTS], scale[TP_TRAINER_INPUTS], target,
         target_shift, target_scale, class_weight;
     tp_val *params, *low;

@@ -30,7 +30,7 @@ typedef enum tp_status {
     TP_ECREATE,   /* 73: an output cannot be created */
     TP_EBUSY,     /* 73: another process holds the run directory */
     TP_EIO,       /* 74: reading or writing failed */
-    TP_ESTOPPED,  /* 75: stopped on request with a good checkpoint */
+    TP_ESTOPPED,  /* 75: stopped on request; the message names the checkpoint to go on from */
     TP_ERECIPE    /* 78: bad recipe */
 } tp_status;
 

@@ -197,7 +197,7 @@ class Runs(Case):
         self.assertEqual(again["weights_hash"], first["weights_hash"])
         self.assertIn("already done", self.train("run", *QUICK, "--resume").stdout)
         self.check_fails(self.train("run", *QUICK), 73, "--resume")
-        self.check_fails(self.train("new", *QUICK, "--resume"), 66, "checkpoint")
+        self.check_fails(self.train("new", *QUICK, "--resume"), 66, "no such run directory")
 
     def test_divergence(self):
         sets = "optimizer.adamw.lr=1e6", "optimizer.adamw.weight_decay=1e6", "schedule.kind=constant"

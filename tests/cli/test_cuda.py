@@ -82,13 +82,13 @@ class Devices(unittest.TestCase):
             self.assertIn(words, devices.stdout)
             fallen_back = temper("train", CHICAGO, *QUICK, **variables)
             self.assertEqual(fallen_back.returncode, 0, fallen_back.stderr)
-            self.assertRegex(fallen_back.stdout.splitlines()[0], r"^on cpu: .*; fp32$")
+            self.assertRegex(fallen_back.stdout.splitlines()[0], r"^on cpu: .*; fp32; data resident, [0-9.]+ MiB of float32$")
             self.assertIn(words, fallen_back.stdout.splitlines()[0])
 
     def test_auto_takes_the_gpu_and_says_so(self):
         run = temper("train", CHICAGO, *QUICK, "--out", str(self.dir / "run"))
         self.assertEqual(run.returncode, 0, run.stderr)
-        self.assertRegex(run.stdout.splitlines()[0], r"^on cuda:0: emulated on the CPU, .*; tf32$")
+        self.assertRegex(run.stdout.splitlines()[0], r"^on cuda:0: emulated on the CPU, .*; tf32; data resident, .* of float32: .* free on the GPU$")
         manifest = json.loads((self.dir / "run" / "manifest.json").read_text())
         self.assertEqual(manifest["precision"], "tf32")
         self.assertIn("resident", (self.dir / "run" / "log.txt").read_text())
@@ -123,9 +123,9 @@ class Devices(unittest.TestCase):
         for name in ("fp32", "tf32", "bf16"):
             run = temper("train", CHICAGO, *QUICK, "--set", f"train.precision={name}")
             self.assertEqual(run.returncode, 0, run.stderr)
-            self.assertTrue(run.stdout.splitlines()[0].endswith(f"; {name}"), run.stdout)
+            self.assertIn(f"; {name}; data ", run.stdout.splitlines()[0])
         on_cpu = temper("train", CHICAGO, *QUICK, "--set", "train.precision=bf16", "--device", "cpu")
-        self.assertTrue(on_cpu.stdout.splitlines()[0].endswith("; fp32"), on_cpu.stdout)
+        self.assertIn("; fp32; data ", on_cpu.stdout.splitlines()[0])
         self.check_fails(temper("train", CHICAGO, "--set", "train.precision=fp8"), 78, "train.precision", "fp8", "bf16")
 
     def test_out_of_memory(self):
