@@ -143,7 +143,7 @@ class Devices(unittest.TestCase):
     def test_a_gpu_whose_memory_is_taken_is_none(self):
         """Calls 2 to 26 of the runtime open the device: auto goes on without it and says why, cuda does not."""
         reason = r"no GPU: out of memory on cuda:0 \(\d+ of \d+ bytes free\)"
-        for call in (2, 5, 6, 9, 12):  # properties, device, free memory, streams, events
+        for call in (2, 5, 6, 9, 12):
             fail = {"TEMPER_EMU_FAIL": f"{call}:2"}
             done = temper("train", CHICAGO, "--device", "cuda", **fail)
             self.check_fails(done, 69)
@@ -153,7 +153,7 @@ class Devices(unittest.TestCase):
             self.assertRegex(fallen_back.stdout.splitlines()[0], r"^on cpu: .*\(" + reason + r"\); fp32")
 
     def test_a_gpu_that_cannot_be_described_is_a_line_among_the_others(self):
-        """The third call asks the first of two GPUs for its properties, the sixth selects it."""
+        """The first call counts the two GPUs; these ask about the first one."""
         for call, error, words in ((3, 46, "error 46"), (6, 2, "out of memory on cuda:0")):
             broken = {"TEMPER_EMU_DEVICES": "2", "TEMPER_EMU_FAIL": f"{call}:{error}"}
             done = temper("devices", **broken)
