@@ -23,4 +23,3 @@ endforeach()
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/shipped_shapes.c @ONLY CONTENT
   "#include \"host/bench/bench.h\"\n@texts@const bench_shipped bench_shipped_files[] = {@entries@{NULL, NULL}};\n")
 target_sources(tp_bench_obj PRIVATE ${CMAKE_BINARY_DIR}/shipped_shapes.c)
-target_compile_definitions(tp_bench_obj PRIVATE TEMPER_VERSION="${PROJECT_VERSION}")

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # run.sh OUT [TEMPER ENGINE_TESTS MODULE]: what can only be shown on a GPU, in at most 9 minutes (DEADLINE, in seconds). From
 # an unpacked bundle the three programs are found beside this file. Each part writes a file into OUT and a line into
-# OUT/summary.txt: "passed", "failed" or "skipped" with the reason; the exit code is 1 if one failed. Nothing is printed that
-# was not measured. What only has to be right runs side by side; what is timed runs alone, afterwards.
-# PARTS="check bench vs_torch" chooses. Recipes other than chicago are compared, and two of them measured, where DATA, a
-# folder, has their file, which datasets/ makes: fashion_mnist.h5 (fashion_mnist.py), movielens.h5 (movielens.py), mnist.h5
-# (mnist.py).
+# OUT/summary.txt: "passed", "failed" or "skipped" with the reason; the exit code is 1 if one failed. The figures of all parts
+# are in OUT/csv. Nothing is printed that was not measured. What only has to be right runs side by side; what is timed runs
+# alone, afterwards. PARTS="check bench vs_torch" chooses.
+# DATA is a folder with the files that datasets/ makes: fashion_mnist.h5 (fashion_mnist.py), movielens.h5 (movielens.py),
+# mnist.h5 (mnist.py). Two recipes are measured on them; a recipe whose file is not there is compared on that of STAND_INS
+# (stand_ins.py), and the part's name says so.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -15,7 +16,7 @@ temper=${2:-$root/bin/temper}
 tests=${3:-$root/bin/engine_tests}
 module=${4:-$root/lib/libtemper_cuda.so}
 temper=$(realpath "$temper") tests=$(realpath "$tests") module=$(realpath -m "$module")
-DATA=$(realpath -m "${DATA:-/nowhere}")
+DATA=$(realpath -m "${DATA:-/nowhere}") STAND_INS=$(realpath -m "${STAND_INS:-$here/stand-ins}")
 cd "$root" || exit 1 # recipes name their data as seen from there
 export TEMPER_CUDA_MODULE=$module TEMPER_TEST_CUDA_MODULE=$module
 PARTS=${PARTS:-check bench vs_torch}
@@ -172,8 +173,10 @@ if wants check; then
     for recipe in movielens:movielens:40:1e-3 fashion-cnn:fashion_mnist:20:1e-2 fashion-resnet18:fashion_mnist:6:1e-2 \
         mnist-cnn:mnist:20:1e-2; do
         IFS=: read -r name file steps tolerance <<<"$recipe"
-        [ -f "$DATA/$file.h5" ] || { note "parity-$name" "skipped: no DATA/$file.h5"; continue; }
-        { check "parity-$name" 100 parity "$name" "$name" "$steps" "$tolerance" --data "$DATA/$file.h5"; } & pids+=($!)
+        part=parity-$name data=$DATA/$file.h5
+        [ -f "$data" ] || { part=$part-stand-in data=$STAND_INS/$file.h5; }
+        [ -f "$data" ] || { note "$part" "skipped: no $file.h5"; continue; }
+        { check "$part" 100 parity "$name" "$name" "$steps" "$tolerance" --data "$data"; } & pids+=($!)
     done
     { check repeats 100 repeats; s=$?; check resume 30 resume && exit $s; } & pids+=($!)
     if command -v compute-sanitizer >/dev/null; then
@@ -206,4 +209,7 @@ if wants bench; then
     measure bench.jsonl 200 "$temper" bench --device cuda --json || failed=1
 fi
 rm -rf "$out/runs"
+rm -rf "$out/csv"
+mkdir "$out/csv"
+check collect 10 "$root/benchmarks/collect.py" "$out" --out "$out/csv/results.csv" || failed=1
 exit $failed

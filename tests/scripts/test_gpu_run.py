@@ -96,10 +96,28 @@ class Run(Folder):
         self.assertEqual(said["stall"], "skipped: no h5py")
         self.assertEqual(said["quality-fashion-cnn"], "skipped: no DATA/fashion_mnist.h5")
         self.assertEqual(said["vs_torch"], "skipped: no PyTorch with CUDA, or no h5py")
+        self.assertEqual(said["collect"], "skipped: no time left")
+
+    def test_the_figures_of_all_parts_are_one_table(self):
+        _, said = self.run_it("bench", TEMPER.replace("exec sleep 60", "echo \"$row\"").replace("exit 70", ""))
+        self.assertEqual(said["collect"], "passed")
+        rows = list(csv.DictReader((self.out / "csv/results.csv").read_text().splitlines()))
+        self.assertEqual(sum(row["measure"] == "hot" for row in rows), 3)
 
     def test_recipes_find_their_data_from_any_folder(self):
         _, said = self.run_it("check", REPEATS="2")
         self.assertEqual(said["repeats"], "passed: 2 runs: ab12")
+
+    def test_every_shipped_recipe_is_compared(self):
+        stand_ins = self.folder / "stand-ins"
+        subprocess.run([sys.executable, ROOT / "tests/gpu/stand_ins.py", stand_ins], check=True)
+        self.write("data/movielens.h5", "")
+        _, said = self.run_it("check", REPEATS="2", STAND_INS=str(stand_ins), DATA=str(self.folder / "data"))
+        compared = {name for name in said if name.startswith("parity-")}
+        self.assertEqual(compared, {"parity-chicago", "parity-streamed", "parity-movielens", "parity-fashion-cnn-stand-in",
+                                    "parity-fashion-resnet18-stand-in", "parity-mnist-cnn-stand-in"})  # fmt: skip
+        recipes = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
+        self.assertEqual({name[7:].removesuffix("-stand-in") for name in compared} - {"streamed"}, recipes)
 
     def test_a_run_that_fails_passes_no_check(self):
         code, said = self.run_it("check", TEMPER.replace("*) [", "*) echo 'temper: WHY' >&2; exit 70; ["))
