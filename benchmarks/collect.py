@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).resolve().parent
 def device_of(folder):
     """The GPU and the versions that speak for it."""
     gpu = next(d for d in json.loads((folder / "devices.json").read_text()) if d["device"].startswith("cuda"))
-    return f"{gpu['name']}, driver {gpu['driver']}, cuBLASLt {gpu['cublaslt']}, cuDNN {gpu['cudnn']}"
+    return f"{gpu['name']}, driver {gpu.get('driver_build') or gpu['driver']}, cuBLASLt {gpu['cublaslt']}, cuDNN {gpu['cudnn']}"
 
 
 def vs_torch(path):

@@ -146,15 +146,16 @@ static int read_choice(const char *line, const char *key, unsigned char *choice)
     return 1;
 }
 
+/* The last one kept counts: it was made when the library did not take those before it any more. */
 int tp_choice_find(const char *key, unsigned char *choice)
 {
     char path[PATH_BYTES], line[2 * TP_CHOICE_BYTES + KEY_BYTES];
     FILE *f = choices_path(path, 0) ? fopen(path, "re") : nullptr;
     int found = 0;
 
-    while (f != nullptr && !found && fgets(line, sizeof(line), f) != nullptr) {
+    while (f != nullptr && fgets(line, sizeof(line), f) != nullptr) {
         line[strcspn(line, "\n")] = '\0';
-        found = read_choice(line, key, choice);
+        found |= read_choice(line, key, choice);
     }
     if (f != nullptr)
         (void)fclose(f);

@@ -84,7 +84,7 @@ void tp_libraries_describe(char *cublaslt, size_t cublaslt_size, char *cudnn, si
 /* An algorithm that a library chose, as the bytes it is made of, under a line of text that says for what:
  * GPU, driver, version of the library, product. One file for a user, $XDG_CACHE_HOME/temper/algorithms or
  * ~/.cache/temper/algorithms; a file that cannot be read or written changes nothing but that a choice is made
- * again. */
+ * again. What was kept last under a text counts. */
 #define TP_CHOICE_BYTES 64
 int tp_choice_find(const char *key, unsigned char *choice);
 void tp_choice_keep(const char *key, const unsigned char *choice);

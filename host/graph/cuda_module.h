@@ -11,7 +11,7 @@ extern "C" {
 
 /* Of the version and of the structs that both sides see. */
 #define TP_CUDA_MODULE_ABI                                                                                   \
-    ((uint64_t)1 << 48 | (uint64_t)sizeof(struct tp_plan) << 32 | (uint64_t)sizeof(tp_step) << 16 |          \
+    ((uint64_t)2 << 48 | (uint64_t)sizeof(struct tp_plan) << 32 | (uint64_t)sizeof(tp_step) << 16 |          \
      (uint64_t)sizeof(struct tp_device))
 
 typedef struct tp_cuda_host {

@@ -7,6 +7,7 @@
 #include "host/graph/cuda_module.h"
 #include "host/graph/plan.h"
 #include "kernels/libraries.cuh"
+#include <cctype>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -81,7 +82,7 @@ struct cuda_context {
     int index;
     cudaStream_t streams[TP_QUEUES]; /* the first is the queue's */
     cudaEvent_t marks[TP_DEVICE_MARKS];
-    char device[320]; /* the queue's */
+    char device[192]; /* the queue's */
 };
 
 static cuda_context *context_of(tp_device *dev)
@@ -107,7 +108,9 @@ static tp_status cuda_alloc(tp_device *dev, void **out, size_t bytes, const char
     if (e == cudaErrorMemoryAllocation)
         return out_of_memory(asked, what);
     TP_TRY(tp_cuda_check(e, what));
-    const tp_status st = tp_cuda_check(cudaMemsetAsync(*out, 0, asked, context_of(dev)->queue.stream), what);
+    tp_status st = tp_cuda_check(cudaMemsetAsync(*out, 0, asked, context_of(dev)->queue.stream), what);
+    if (st == TP_OK) /* the other queues do not follow this one */
+        st = tp_cuda_check(cudaStreamSynchronize(context_of(dev)->queue.stream), what);
     if (st != TP_OK) {
         (void)cudaFree(*out);
         *out = nullptr;
@@ -211,6 +214,19 @@ static tp_status walk(tp_plan *p)
     return TP_OK;
 }
 
+/* How many bytes a graph asks for the runtime does not say. */
+static tp_status check_graph(cudaError_t e, const tp_plan *p, int64_t times, const char *what)
+{
+    size_t left = 0, total = 0;
+
+    if (e != cudaErrorMemoryAllocation)
+        return tp_cuda_check(e, what);
+    (void)cudaGetLastError();
+    (void)cudaMemGetInfo(&left, &total);
+    TP_FAIL(TP_ENOMEM, "cuda: no memory for the graph of a plan: %lld times %d steps, %zu of %zu bytes free",
+            static_cast<long long>(times), p->n_steps, left, total);
+}
+
 static tp_status capture(tp_device *dev, tp_plan *p, int64_t times, cudaGraphExec_t *out)
 {
     cudaStream_t stream = context_of(dev)->queue.stream;
@@ -224,8 +240,10 @@ static tp_status capture(tp_device *dev, tp_plan *p, int64_t times, cudaGraphExe
     const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
     if (st == TP_OK)
         st = tp_cuda_check(ended, "capture of a plan");
+    else
+        (void)cudaGetLastError(); /* that the capture failed too is nothing for the next plan to report */
     if (st == TP_OK)
-        st = tp_cuda_check(cudaGraphInstantiate(out, graph, 0), "instantiation of a plan");
+        st = check_graph(cudaGraphInstantiate(out, graph, 0), p, times, "instantiation of a plan");
     if (graph != nullptr)
         (void)cudaGraphDestroy(graph);
     return st;
@@ -313,11 +331,10 @@ static tp_status cuda_run(tp_device *dev, tp_plan *p, int64_t times)
     TP_TRY(ready(dev, p, times));
     const captured *c = static_cast<captured *>(p->captured);
     if (times > 1 && times == c->length) {
-        TP_CUDA(cudaGraphLaunch(c->many, stream));
-        return TP_OK;
+        return check_graph(cudaGraphLaunch(c->many, stream), p, times, "launch of a plan");
     }
     for (; times > 0; times--)
-        TP_CUDA(cudaGraphLaunch(c->once, stream));
+        TP_TRY(check_graph(cudaGraphLaunch(c->once, stream), p, 1, "launch of a plan"));
     return TP_OK;
 }
 
@@ -405,13 +422,59 @@ static tp_status count(int *out)
         *out = 0;
         TP_FAIL(TP_EDEVICE, "no GPU: the NVIDIA driver finds none");
     }
+    TP_CHECK(e != cudaErrorMemoryAllocation, TP_EDEVICE, "no GPU: out of memory before any was counted");
     TP_TRY(tp_cuda_check(e, "device count"));
     TP_CHECK(*out > 0, TP_EDEVICE, "no GPU: the NVIDIA driver finds none");
     return TP_OK;
 }
 
-/* Without the libraries: those are opened when a plan first asks for them. */
-static tp_status describe_gpu(int index, tp_device_info *out)
+/* A GPU that has no room for another process is one that is not there. */
+static tp_status no_room(int index)
+{
+    size_t left = 0, total = 0;
+
+    const int known = cudaSetDevice(index) == cudaSuccess && cudaMemGetInfo(&left, &total) == cudaSuccess;
+    (void)cudaGetLastError();
+    TP_CHECK(known, TP_EDEVICE, "no GPU: out of memory on cuda:%d (it does not say what is free)", index);
+    TP_FAIL(TP_EDEVICE, "no GPU: out of memory on cuda:%d (%zu of %zu bytes free)", index, left, total);
+}
+
+#ifndef TP_EMULATED
+#define DRIVER_FILE "/proc/driver/nvidia/version"
+#else
+#define DRIVER_FILE emu::driver_file()
+#endif
+
+/* The first word with a point in "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.04  Tue Sep 23
+ * ...". */
+static void read_driver_build(char *build, size_t size)
+{
+    char line[256] = "", *rest = nullptr;
+    FILE *f = fopen(DRIVER_FILE, "re");
+
+    build[0] = '\0';
+    if (f == nullptr)
+        return;
+    if (fgets(line, sizeof(line), f) == nullptr)
+        line[0] = '\0';
+    (void)fclose(f);
+    for (char *word = strtok_r(line, " \t\n", &rest); word != nullptr && build[0] == '\0';
+         word = strtok_r(nullptr, " \t\n", &rest))
+        if (isdigit(static_cast<unsigned char>(word[0])) && strchr(word, '.') != nullptr)
+            snprintf(build, size, "%s", word);
+}
+
+/* "580.159.04 (CUDA 13.0)", or "CUDA 13.0" where the build is not known. */
+static const char *driver_text(const tp_device_info *info, char *text, size_t size)
+{
+    const int known = info->driver_build[0] != '\0';
+
+    snprintf(text, size, "%s%sCUDA %d.%d%s", info->driver_build, known ? " (" : "", info->driver / 1000,
+             info->driver % 1000 / 10, known ? ")" : "");
+    return text;
+}
+
+static tp_status ask_gpu(int index, tp_device_info *out)
 {
     cudaDeviceProp prop;
 
@@ -419,6 +482,7 @@ static tp_status describe_gpu(int index, tp_device_info *out)
     TP_CUDA(cudaGetDeviceProperties(&prop, index));
     TP_CUDA(cudaDriverGetVersion(&out->driver));
     TP_CUDA(cudaRuntimeGetVersion(&out->runtime));
+    read_driver_build(out->driver_build, sizeof(out->driver_build));
     snprintf(out->name, sizeof(out->name), "%s", prop.name);
     out->capability = 10 * prop.major + prop.minor;
     out->multiprocessors = prop.multiProcessorCount;
@@ -426,6 +490,13 @@ static tp_status describe_gpu(int index, tp_device_info *out)
     TP_CUDA(cudaSetDevice(index));
     TP_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes));
     return TP_OK;
+}
+
+/* Without the libraries: those are opened when a plan first asks for them. */
+static tp_status describe_gpu(int index, tp_device_info *out)
+{
+    const tp_status st = ask_gpu(index, out);
+    return st == TP_ENOMEM ? no_room(index) : st;
 }
 
 static tp_status describe(int index, tp_device_info *out)
@@ -454,6 +525,7 @@ static tp_status open_device(tp_device *dev, int index)
 {
     tp_device_info info;
     cuda_context *ctx = nullptr;
+    char driver[64];
 
     TP_TRY(describe_gpu(index, &info));
     TP_TRY(tp_alloc(&ctx, 1, sizeof(*ctx), "device"));
@@ -462,17 +534,18 @@ static tp_status open_device(tp_device *dev, int index)
     if (st != TP_OK) {
         stop(ctx);
         tp_free(ctx);
-        return st;
+        return st == TP_ENOMEM ? no_room(index) : st;
     }
-    snprintf(ctx->device, sizeof(ctx->device), "%.250s, driver %d", info.name, info.driver);
+    (void)driver_text(&info, driver, sizeof(driver));
+    snprintf(ctx->device, sizeof(ctx->device), "%.100s, driver %s", info.name, driver);
     ctx->queue.device = ctx->device;
     dev->kind = TP_CUDA;
     dev->ops = &cuda_ops;
     dev->ctx = ctx;
     dev->queue = &ctx->queue;
-    snprintf(dev->text, sizeof(dev->text), "cuda:%d: %s, capability %d.%d, %.1f GiB, driver %d.%d", index,
+    snprintf(dev->text, sizeof(dev->text), "cuda:%d: %s, capability %d.%d, %.1f GiB, driver %s", index,
              info.name, info.capability / 10, info.capability % 10,
-             static_cast<double>(info.memory_bytes) / (1 << 30), info.driver / 1000, info.driver % 1000 / 10);
+             static_cast<double>(info.memory_bytes) / (1 << 30), driver);
     return TP_OK;
 }
 

@@ -33,18 +33,20 @@ TP_API const char *tp_device_text(const tp_device *dev);
 /* Where "auto" has chosen the CPU: why no GPU. "" otherwise. Borrowed. */
 TP_API const char *tp_device_note(const tp_device *dev);
 
-/* What is known of a GPU. Versions as CUDA writes them: 1000 * major + 10 * minor. */
+/* What is known of a GPU. Versions as CUDA writes them: 1000 * major + 10 * minor; driver is the newest CUDA
+ * that the driver knows, which several builds of it share. */
 typedef struct tp_device_info {
     char name[256];
     int capability; /* 10 * major + minor */
     int multiprocessors;
     size_t memory_bytes, free_bytes;
     int driver, runtime;
+    char driver_build[32];        /* "580.159.04"; "" where the system does not say */
     char cublaslt[96], cudnn[96]; /* versions, or why a library is not used */
 } tp_device_info;
 
 /* Number of GPUs that answer. TP_EDEVICE says why there is none: no module, no driver, a driver too old, no
- * device; *out is then 0. */
+ * device, no memory; *out is then 0. */
 TP_API tp_status tp_device_gpu_count(int *out) TP_MUST_USE;
 TP_API tp_status tp_device_gpu_info(int index, tp_device_info *out) TP_MUST_USE;
 

@@ -33,8 +33,8 @@ TP_API tp_status tp_plan_new(tp_plan **out, const tp_graph *g, tp_device *dev, c
     TP_MUST_USE;
 TP_API void tp_plan_free(tp_plan *p); /* NULL is fine */
 
-/* Runs every node once. Makes no allocation of its own (oneDNN makes some inside). Errors: TP_EDEVICE,
- * TP_EINTERNAL. */
+/* Runs every node once. Makes no allocation of its own (oneDNN makes some inside; a GPU captures the plan the
+ * first time). Errors: TP_EDEVICE, TP_ENOMEM (no room for what was captured), TP_EINTERNAL. */
 TP_API tp_status tp_plan_run(tp_plan *p) TP_MUST_USE;
 
 /* The same `times` times, one after another with nothing of the host in between: on a GPU a few launches of

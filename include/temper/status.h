@@ -25,7 +25,7 @@ typedef enum tp_status {
     TP_ENOENT,    /* 66: an input was not found */
     TP_EDEVICE,   /* 69: device not available, or lost */
     TP_EUNSUP,    /* 69: the device has no implementation for an op, dtype or shape */
-    TP_ENOMEM,    /* 70: memory could not be had; the message gives the bytes asked */
+    TP_ENOMEM,    /* 69: memory could not be had, of host or device; the message gives the bytes asked */
     TP_EINTERNAL, /* 70: a bug of ours */
     TP_ECREATE,   /* 73: an output cannot be created */
     TP_EBUSY,     /* 73: another process holds the run directory */

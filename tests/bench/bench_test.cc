@@ -7,6 +7,7 @@
 #include <fstream>
 #include <gtest/gtest.h>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -156,19 +157,24 @@ TEST(Shapes, EveryCaseReadsBackFromItsText)
 
 TEST(Shapes, ShippedFilesAreReadAndNamed)
 {
-    std::set<std::string> names;
+    std::set<std::string> names, lines;
     for (const bench_shipped *f = bench_shipped_files; f->name != nullptr; f++) {
+        std::istringstream text(f->text);
+        for (std::string line; std::getline(text, line);)
+            EXPECT_TRUE(lines.insert(line).second) << "twice: " << line;
         Shapes all;
         EXPECT_EQ(bench_shapes_text(&all.s, f->text, f->name, nullptr), TP_OK) << tp_last_error();
         EXPECT_GT(all.s.n, 10u) << f->name;
         names.insert(f->name);
     }
-    EXPECT_EQ(names, (std::set<std::string>{"chicago", "fashion-cnn", "movielens"}));
-    std::ifstream file(TEMPER_SOURCE_DIR "/benchmarks/shapes/fashion-resnet18.txt");
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    Shapes all;
-    EXPECT_EQ(read_text(text.c_str(), &all), TP_OK) << tp_last_error();
-    EXPECT_GT(all.s.n, 30u);
+    EXPECT_EQ(names, (std::set<std::string>{"chicago", "fashion-cnn", "mnist-cnn", "movielens"}));
+    for (const char *name : {"mnist-cnn", "fashion-resnet18"}) {
+        std::ifstream file(std::string(TEMPER_SOURCE_DIR "/benchmarks/shapes/") + name + ".txt");
+        const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+        Shapes all;
+        EXPECT_EQ(read_text(text.c_str(), &all), TP_OK) << tp_last_error();
+        EXPECT_GT(all.s.n, 30u) << name;
+    }
 }
 
 TEST(Shapes, NoAllocationFailureLeaksOrCrashes)

@@ -63,6 +63,7 @@ enum cudaError_t {
     cudaErrorInvalidAddressSpace = 717,
     cudaErrorInvalidPc = 718,
     cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureInvalidated = 901,
     cudaErrorUnknown = 999
 };
 
@@ -137,6 +138,8 @@ const uint64_t *exchange(unsigned mask, uint64_t value, const char *file, int li
 unsigned lane();
 void *shared(const void *key, size_t bytes);
 void *dyn_shared();
+/* What stands for /proc/driver/nvidia/version: the file that TEMPER_EMU_DRIVER_FILE names. */
+const char *driver_file();
 
 void launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
                    std::function<void()> body);

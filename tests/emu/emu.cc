@@ -525,6 +525,7 @@ struct emu_event {
 };
 struct emu_graph {
     std::vector<std::function<void()>> work;
+    bool invalid = false; /* a launch that failed while it was captured */
 };
 struct emu_exec {
     std::vector<std::function<void()>> work;
@@ -693,8 +694,11 @@ void emu::launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, c
                    blocks = (uint64_t)grid.x * grid.y * grid.z;
 
     LOCK();
-    if (enter() != cudaSuccess)
+    if (enter() != cudaSuccess) {
+        if (stream->capture != nullptr)
+            stream->capture->invalid = true;
         return;
+    }
     if (threads == 0 || threads > 1024 || blocks == 0 || grid.y > 65535 || grid.z > 65535 ||
         bytes > 227 * 1024) {
         last = cudaErrorInvalidConfiguration;
@@ -707,6 +711,12 @@ void emu::run_on_stream(cudaStream_t stream, std::function<void()> work)
 {
     LOCK();
     submit(stream, {std::move(work)});
+}
+
+const char *emu::driver_file()
+{
+    const char *file = getenv("TEMPER_EMU_DRIVER_FILE");
+    return file != nullptr ? file : "";
 }
 
 const char *cudaGetErrorString(cudaError_t error)
@@ -866,7 +876,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     LOCK();
     *graph = stream->capture;
     stream->capture = nullptr;
-    const cudaError_t e = enter();
+    cudaError_t e = enter();
+    if (e == cudaSuccess && (*graph)->invalid)
+        e = last = cudaErrorStreamCaptureInvalidated;
     if (e != cudaSuccess) {
         delete *graph;
         *graph = nullptr;
