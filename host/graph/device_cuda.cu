@@ -476,11 +476,11 @@ static tp_status open_device(tp_device *dev, int index)
     return TP_OK;
 }
 
-static const tp_cuda_module module = {TP_CUDA_MODULE_ABI, count, describe, open_device};
+static const tp_cuda_module module = {count, describe, open_device};
 
 const tp_cuda_module *tp_cuda_module_get(const tp_cuda_host *libtemper)
 {
-    if (libtemper->abi != TP_CUDA_MODULE_ABI)
+    if (libtemper->abi != tp_cuda_module_abi)
         return nullptr;
     host = libtemper;
     return &module;

@@ -1,5 +1,6 @@
 /* cuda_device_test.cc - the GPU as a device: memory, copies, captured plans, and what happens when a call of
  * the CUDA runtime fails. Against the emulated runtime; the failures are skipped on a real GPU. */
+#include "host/graph/cuda_module.h"
 #include "host/graph/device.h"
 #include "kernels/op.h"
 #include "temper/plan.h"
@@ -61,6 +62,19 @@ struct Program {
         return TP_OK;
     }
 };
+
+TEST(CudaDevice, AModuleWithAnotherNumberIsRefused)
+{
+    const auto get = emulated_symbol<const tp_cuda_module *(*)(const tp_cuda_host *)>(TP_CUDA_MODULE_SYMBOL);
+    ASSERT_NE(get, nullptr);
+    ASSERT_NE(gpu(), nullptr) << "it has the number of these headers";
+    EXPECT_NE(tp_cuda_module_abi, 0u);
+    for (int bit = 0; bit < 64; bit++) {
+        const tp_cuda_host other = {tp_cuda_module_abi ^ (uint64_t)1 << bit, nullptr, nullptr, nullptr,
+                                    nullptr};
+        EXPECT_EQ(get(&other), nullptr) << bit;
+    }
+}
 
 TEST(CudaDevice, MemoryIsZeroedAndCopiesComeBack)
 {
