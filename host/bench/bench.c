@@ -418,8 +418,6 @@ static tp_status collect(bench_shapes *s, const tp_bench_opts *opts)
 {
     const tp_op *op = NULL;
 
-    for (int i = 0; i < opts->n_ops; i++)
-        TP_TRY(bench_op_find(&op, opts->ops[i]));
     for (int i = 0; i < opts->n_ops; i++) {
         TP_TRY(bench_op_find(&op, opts->ops[i]));
         TP_TRY(add_op(s, opts, op));

@@ -190,6 +190,13 @@ TEST(CudaDevice, AnArenaThatDoesNotFitNamesItsLargestValues)
     tp_graph_free(g);
 }
 
+TEST(CudaDevice, PrecisionsHaveNames)
+{
+    EXPECT_STREQ(tp_precision_name(TP_PRECISION_BF16), "bf16");
+    EXPECT_STREQ(tp_precision_name(static_cast<tp_precision>(TP_PRECISIONS)), "none");
+    EXPECT_STREQ(tp_precision_name(static_cast<tp_precision>(-1)), "none");
+}
+
 TEST(CudaDevice, InformationIsThere)
 {
     tp_device_info info;
