@@ -78,7 +78,7 @@ tp_status tp_cuda_check(cudaError_t error, const char *what)
 
 struct cuda_context {
     tp_cuda_queue queue;
-    int index;
+    tp_libraries libraries;          /* the queue's */
     cudaStream_t streams[TP_QUEUES]; /* the first is the queue's */
     cudaEvent_t marks[TP_DEVICE_MARKS];
     char device[320]; /* the queue's */
@@ -87,6 +87,12 @@ struct cuda_context {
 static cuda_context *context_of(tp_device *dev)
 {
     return static_cast<cuda_context *>(dev->ctx);
+}
+
+/* Every call begins with this: in the thread that makes it another GPU may be current. */
+static cudaError_t make_current(tp_device *dev)
+{
+    return cudaSetDevice(context_of(dev)->queue.index);
 }
 
 static tp_status out_of_memory(size_t bytes, const char *what)
@@ -102,6 +108,7 @@ static tp_status cuda_alloc(tp_device *dev, void **out, size_t bytes, const char
 {
     const size_t asked = bytes > 0 ? bytes : TP_WARP;
     *out = nullptr;
+    TP_TRY(tp_cuda_check(make_current(dev), what));
     const cudaError_t e = cudaMalloc(out, asked);
 
     if (e == cudaErrorMemoryAllocation)
@@ -117,7 +124,7 @@ static tp_status cuda_alloc(tp_device *dev, void **out, size_t bytes, const char
 
 static void cuda_release(tp_device *dev, void *p)
 {
-    (void)dev;
+    (void)make_current(dev);
     (void)cudaFree(p);
 }
 
@@ -125,6 +132,7 @@ static tp_status copy(tp_device *dev, void *dst, const void *src, size_t bytes, 
 {
     cudaStream_t stream = context_of(dev)->queue.stream;
 
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaMemcpyAsync(dst, src, bytes, kind, stream));
     TP_CUDA(cudaStreamSynchronize(stream));
     return TP_OK;
@@ -142,7 +150,7 @@ static tp_status cuda_download(tp_device *dev, void *dst, const void *src, size_
 
 static tp_status cuda_memory(tp_device *dev, size_t *free_bytes, size_t *total)
 {
-    (void)dev;
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaMemGetInfo(free_bytes, total));
     return TP_OK;
 }
@@ -151,16 +159,21 @@ static tp_status cuda_host_alloc(tp_device *dev, void **out, size_t bytes, const
 {
     const size_t asked = bytes > 0 ? bytes : TP_WARP;
 
-    (void)dev;
     *out = nullptr;
-    TP_TRY(tp_cuda_check(cudaHostAlloc(out, asked, cudaHostAllocDefault), what));
+    TP_TRY(tp_cuda_check(make_current(dev), what));
+    const cudaError_t e = cudaHostAlloc(out, asked, cudaHostAllocDefault);
+    if (e == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        TP_FAIL(TP_ENOMEM, "cuda: no pinned host memory for %s: %zu bytes asked", what, asked);
+    }
+    TP_TRY(tp_cuda_check(e, what));
     memset(*out, 0, asked);
     return TP_OK;
 }
 
 static void cuda_host_release(tp_device *dev, void *p)
 {
-    (void)dev;
+    (void)make_current(dev);
     (void)cudaFreeHost(p);
 }
 
@@ -171,26 +184,28 @@ static tp_status cuda_enqueue_copy(tp_device *dev, tp_queue queue, void *dst, co
                                 : direction == TP_FROM_DEVICE ? cudaMemcpyDeviceToHost
                                                               : cudaMemcpyDeviceToDevice;
 
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaMemcpyAsync(dst, src, bytes, kind, context_of(dev)->streams[queue]));
     return TP_OK;
 }
 
 static tp_status cuda_mark(tp_device *dev, tp_queue queue, int mark)
 {
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaEventRecord(context_of(dev)->marks[mark], context_of(dev)->streams[queue]));
     return TP_OK;
 }
 
 static tp_status cuda_follow(tp_device *dev, tp_queue queue, int mark)
 {
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaStreamWaitEvent(context_of(dev)->streams[queue], context_of(dev)->marks[mark], 0));
     return TP_OK;
 }
 
-/* The thread that asks may be one that has not chosen a device yet. */
 static tp_status cuda_await(tp_device *dev, int mark)
 {
-    TP_CUDA(cudaSetDevice(context_of(dev)->index));
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaEventSynchronize(context_of(dev)->marks[mark]));
     return TP_OK;
 }
@@ -308,6 +323,7 @@ static tp_status cuda_run(tp_device *dev, tp_plan *p, int64_t times)
 {
     cudaStream_t stream = context_of(dev)->queue.stream;
 
+    TP_CUDA(make_current(dev));
     if (p->opts.poison || p->opts.timed)
         return run_slowly(dev, p, times);
     TP_TRY(ready(dev, p, times));
@@ -325,9 +341,9 @@ static void cuda_forget(tp_device *dev, tp_plan *p)
 {
     captured *c = static_cast<captured *>(p->captured);
 
-    (void)dev;
     if (c == nullptr)
         return;
+    (void)make_current(dev);
     if (c->once != nullptr)
         (void)cudaGraphExecDestroy(c->once);
     if (c->many != nullptr)
@@ -366,6 +382,7 @@ static void stop(cuda_context *ctx)
     for (cudaStream_t stream : ctx->streams)
         if (stream != nullptr)
             (void)cudaStreamSynchronize(stream);
+    tp_libraries_close(&ctx->libraries);
     for (cudaEvent_t mark : ctx->marks)
         if (mark != nullptr)
             (void)cudaEventDestroy(mark);
@@ -378,6 +395,7 @@ static void cuda_close(tp_device *dev)
 {
     cuda_context *ctx = context_of(dev);
 
+    (void)make_current(dev);
     stop(ctx);
     tp_free(ctx);
 }
@@ -410,8 +428,8 @@ static tp_status count(int *out)
     return TP_OK;
 }
 
-/* Without the libraries: those are opened when a plan first asks for them. */
-static tp_status describe_gpu(int index, tp_device_info *out)
+/* Of the GPU that is current. */
+static tp_status describe_current(int index, tp_device_info *out)
 {
     cudaDeviceProp prop;
 
@@ -422,29 +440,32 @@ static tp_status describe_gpu(int index, tp_device_info *out)
     snprintf(out->name, sizeof(out->name), "%s", prop.name);
     out->capability = 10 * prop.major + prop.minor;
     out->multiprocessors = prop.multiProcessorCount;
-    out->memory_bytes = prop.totalGlobalMem;
-    TP_CUDA(cudaSetDevice(index));
     TP_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes));
     return TP_OK;
 }
 
+/* Leaves the GPU current that was. */
 static tp_status describe(int index, tp_device_info *out)
 {
-    TP_TRY(describe_gpu(index, out));
-    tp_libraries_describe(out->cublaslt, sizeof(out->cublaslt), out->cudnn, sizeof(out->cudnn));
-    return TP_OK;
+    tp_libraries libraries = {};
+    int before = 0;
+
+    TP_CUDA(cudaGetDevice(&before));
+    TP_CUDA(cudaSetDevice(index));
+    const tp_status st = describe_current(index, out);
+    if (st == TP_OK) {
+        tp_libraries_describe(&libraries, out->cublaslt, sizeof(out->cublaslt), out->cudnn,
+                              sizeof(out->cudnn));
+        tp_libraries_close(&libraries);
+    }
+    (void)cudaSetDevice(before);
+    return st;
 }
 
 static tp_status start(cuda_context *ctx)
 {
-    cudaDeviceProp prop;
-
-    TP_CUDA(cudaSetDevice(ctx->index));
-    TP_CUDA(cudaGetDeviceProperties(&prop, ctx->index));
-    ctx->queue.multiprocessors = prop.multiProcessorCount;
     for (cudaStream_t &stream : ctx->streams)
         TP_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    ctx->queue.stream = ctx->streams[TP_QUEUE_RUN];
     for (cudaEvent_t &mark : ctx->marks)
         TP_CUDA(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
     return TP_OK;
@@ -455,9 +476,9 @@ static tp_status open_device(tp_device *dev, int index)
     tp_device_info info;
     cuda_context *ctx = nullptr;
 
-    TP_TRY(describe_gpu(index, &info));
+    TP_CUDA(cudaSetDevice(index));
+    TP_TRY(describe_current(index, &info));
     TP_TRY(tp_alloc(&ctx, 1, sizeof(*ctx), "device"));
-    ctx->index = index;
     const tp_status st = start(ctx);
     if (st != TP_OK) {
         stop(ctx);
@@ -465,11 +486,12 @@ static tp_status open_device(tp_device *dev, int index)
         return st;
     }
     snprintf(ctx->device, sizeof(ctx->device), "%.250s, driver %d", info.name, info.driver);
-    ctx->queue.device = ctx->device;
+    ctx->queue = {index, ctx->streams[TP_QUEUE_RUN], info.multiprocessors, ctx->device, &ctx->libraries};
     dev->kind = TP_CUDA;
     dev->ops = &cuda_ops;
     dev->ctx = ctx;
     dev->queue = &ctx->queue;
+    dev->multiprocessors = info.multiprocessors;
     snprintf(dev->text, sizeof(dev->text), "cuda:%d: %s, capability %d.%d, %.1f GiB, driver %d.%d", index,
              info.name, info.capability / 10, info.capability % 10,
              static_cast<double>(info.memory_bytes) / (1 << 30), info.driver / 1000, info.driver % 1000 / 10);

@@ -1,4 +1,7 @@
-/* device.h - where a plan runs and where tensors live. */
+/* device.h - where a plan runs and where tensors live.
+ *
+ * Threads: a device may be used by any thread, by one at a time. What is called with a GPU makes that GPU the
+ * current one (cudaSetDevice) of the thread that calls. */
 #ifndef TP_DEVICE_H
 #define TP_DEVICE_H
 #include "temper/tensor.h"
@@ -46,7 +49,7 @@ typedef struct tp_device_info {
 /* Number of GPUs that answer. TP_EDEVICE says why there is none: no module, no driver, a driver too old, no
  * device; *out is then 0. */
 TP_API tp_status tp_device_gpu_count(int *out) TP_MUST_USE;
-/* Errors: TP_EDEVICE where tp_device_gpu_count has it, when there
+/* Leaves the thread's current GPU as it was. Errors: TP_EDEVICE where tp_device_gpu_count has it, when there
  * is no GPU of that index, or when it does not answer. */
 TP_API tp_status tp_device_gpu_info(int index, tp_device_info *out) TP_MUST_USE;
 
