@@ -311,6 +311,8 @@ TEST_F(CudaDevices, EachWorksWhicheverIsCurrent)
 
 TEST_F(CudaDevices, MemoryIsTheirOwn)
 {
+    void *more = nullptr; /* so that they have not the same left */
+    ASSERT_EQ(tp_device_alloc(dev[1], &more, 100, "on the second"), TP_OK) << tp_last_error();
     from_elsewhere(dev, [](tp_device *d) {
         size_t before = 0, after = 0, total = 0;
         void *p = nullptr, *host = nullptr;
@@ -322,6 +324,7 @@ TEST_F(CudaDevices, MemoryIsTheirOwn)
         ASSERT_EQ(tp_device_host_alloc(d, &host, 16, "pinned"), TP_OK) << tp_last_error();
         tp_device_host_release(d, host);
     });
+    tp_device_release(dev[1], more);
 }
 
 TEST_F(CudaDevices, QueuesAreTheirOwn)
