@@ -79,7 +79,7 @@ tp_status tp_cuda_check(cudaError_t error, const char *what)
 
 struct cuda_context {
     tp_cuda_queue queue;
-    int index;
+    tp_libraries libraries;          /* the queue's */
     cudaStream_t streams[TP_QUEUES]; /* the first is the queue's */
     cudaEvent_t marks[TP_DEVICE_MARKS];
     char device[192]; /* the queue's */
@@ -88,6 +88,12 @@ struct cuda_context {
 static cuda_context *context_of(tp_device *dev)
 {
     return static_cast<cuda_context *>(dev->ctx);
+}
+
+/* Every call begins with this: in the thread that makes it another GPU may be current. */
+static cudaError_t make_current(tp_device *dev)
+{
+    return cudaSetDevice(context_of(dev)->queue.index);
 }
 
 static tp_status out_of_memory(size_t bytes, const char *what)
@@ -103,6 +109,7 @@ static tp_status cuda_alloc(tp_device *dev, void **out, size_t bytes, const char
 {
     const size_t asked = bytes > 0 ? bytes : TP_WARP;
     *out = nullptr;
+    TP_TRY(tp_cuda_check(make_current(dev), what));
     const cudaError_t e = cudaMalloc(out, asked);
 
     if (e == cudaErrorMemoryAllocation)
@@ -120,7 +127,7 @@ static tp_status cuda_alloc(tp_device *dev, void **out, size_t bytes, const char
 
 static void cuda_release(tp_device *dev, void *p)
 {
-    (void)dev;
+    (void)make_current(dev);
     (void)cudaFree(p);
 }
 
@@ -128,6 +135,7 @@ static tp_status copy(tp_device *dev, void *dst, const void *src, size_t bytes, 
 {
     cudaStream_t stream = context_of(dev)->queue.stream;
 
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaMemcpyAsync(dst, src, bytes, kind, stream));
     TP_CUDA(cudaStreamSynchronize(stream));
     return TP_OK;
@@ -145,7 +153,7 @@ static tp_status cuda_download(tp_device *dev, void *dst, const void *src, size_
 
 static tp_status cuda_memory(tp_device *dev, size_t *free_bytes, size_t *total)
 {
-    (void)dev;
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaMemGetInfo(free_bytes, total));
     return TP_OK;
 }
@@ -154,16 +162,21 @@ static tp_status cuda_host_alloc(tp_device *dev, void **out, size_t bytes, const
 {
     const size_t asked = bytes > 0 ? bytes : TP_WARP;
 
-    (void)dev;
     *out = nullptr;
-    TP_TRY(tp_cuda_check(cudaHostAlloc(out, asked, cudaHostAllocDefault), what));
+    TP_TRY(tp_cuda_check(make_current(dev), what));
+    const cudaError_t e = cudaHostAlloc(out, asked, cudaHostAllocDefault);
+    if (e == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        TP_FAIL(TP_ENOMEM, "cuda: no pinned host memory for %s: %zu bytes asked", what, asked);
+    }
+    TP_TRY(tp_cuda_check(e, what));
     memset(*out, 0, asked);
     return TP_OK;
 }
 
 static void cuda_host_release(tp_device *dev, void *p)
 {
-    (void)dev;
+    (void)make_current(dev);
     (void)cudaFreeHost(p);
 }
 
@@ -174,26 +187,28 @@ static tp_status cuda_enqueue_copy(tp_device *dev, tp_queue queue, void *dst, co
                                 : direction == TP_FROM_DEVICE ? cudaMemcpyDeviceToHost
                                                               : cudaMemcpyDeviceToDevice;
 
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaMemcpyAsync(dst, src, bytes, kind, context_of(dev)->streams[queue]));
     return TP_OK;
 }
 
 static tp_status cuda_mark(tp_device *dev, tp_queue queue, int mark)
 {
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaEventRecord(context_of(dev)->marks[mark], context_of(dev)->streams[queue]));
     return TP_OK;
 }
 
 static tp_status cuda_follow(tp_device *dev, tp_queue queue, int mark)
 {
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaStreamWaitEvent(context_of(dev)->streams[queue], context_of(dev)->marks[mark], 0));
     return TP_OK;
 }
 
-/* The thread that asks may be one that has not chosen a device yet. */
 static tp_status cuda_await(tp_device *dev, int mark)
 {
-    TP_CUDA(cudaSetDevice(context_of(dev)->index));
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaEventSynchronize(context_of(dev)->marks[mark]));
     return TP_OK;
 }
@@ -326,6 +341,7 @@ static tp_status cuda_run(tp_device *dev, tp_plan *p, int64_t times)
 {
     cudaStream_t stream = context_of(dev)->queue.stream;
 
+    TP_CUDA(make_current(dev));
     if (p->opts.poison || p->opts.timed)
         return run_slowly(dev, p, times);
     TP_TRY(ready(dev, p, times));
@@ -342,9 +358,9 @@ static void cuda_forget(tp_device *dev, tp_plan *p)
 {
     captured *c = static_cast<captured *>(p->captured);
 
-    (void)dev;
     if (c == nullptr)
         return;
+    (void)make_current(dev);
     if (c->once != nullptr)
         (void)cudaGraphExecDestroy(c->once);
     if (c->many != nullptr)
@@ -383,6 +399,7 @@ static void stop(cuda_context *ctx)
     for (cudaStream_t stream : ctx->streams)
         if (stream != nullptr)
             (void)cudaStreamSynchronize(stream);
+    tp_libraries_close(&ctx->libraries);
     for (cudaEvent_t mark : ctx->marks)
         if (mark != nullptr)
             (void)cudaEventDestroy(mark);
@@ -395,6 +412,7 @@ static void cuda_close(tp_device *dev)
 {
     cuda_context *ctx = context_of(dev);
 
+    (void)make_current(dev);
     stop(ctx);
     tp_free(ctx);
 }
@@ -474,7 +492,7 @@ static const char *driver_text(const tp_device_info *info, char *text, size_t si
     return text;
 }
 
-static tp_status ask_gpu(int index, tp_device_info *out)
+static tp_status ask_current(int index, tp_device_info *out)
 {
     cudaDeviceProp prop;
 
@@ -486,36 +504,41 @@ static tp_status ask_gpu(int index, tp_device_info *out)
     snprintf(out->name, sizeof(out->name), "%s", prop.name);
     out->capability = 10 * prop.major + prop.minor;
     out->multiprocessors = prop.multiProcessorCount;
-    out->memory_bytes = prop.totalGlobalMem;
-    TP_CUDA(cudaSetDevice(index));
     TP_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes));
     return TP_OK;
 }
 
-/* Without the libraries: those are opened when a plan first asks for them. */
-static tp_status describe_gpu(int index, tp_device_info *out)
+/* Makes a GPU current and asks it what it is. */
+static tp_status ask(int index, tp_device_info *out)
 {
-    const tp_status st = ask_gpu(index, out);
+    tp_status st = tp_cuda_check(cudaSetDevice(index), "choice of a GPU");
+
+    if (st == TP_OK)
+        st = ask_current(index, out);
     return st == TP_ENOMEM ? no_room(index) : st;
 }
 
+/* Leaves the GPU current that was. */
 static tp_status describe(int index, tp_device_info *out)
 {
-    TP_TRY(describe_gpu(index, out));
-    tp_libraries_describe(out->cublaslt, sizeof(out->cublaslt), out->cudnn, sizeof(out->cudnn));
-    return TP_OK;
+    tp_libraries libraries = {};
+    int before = 0;
+
+    TP_CUDA(cudaGetDevice(&before));
+    const tp_status st = ask(index, out);
+    if (st == TP_OK) {
+        tp_libraries_describe(&libraries, out->cublaslt, sizeof(out->cublaslt), out->cudnn,
+                              sizeof(out->cudnn));
+        tp_libraries_close(&libraries);
+    }
+    (void)cudaSetDevice(before);
+    return st;
 }
 
 static tp_status start(cuda_context *ctx)
 {
-    cudaDeviceProp prop;
-
-    TP_CUDA(cudaSetDevice(ctx->index));
-    TP_CUDA(cudaGetDeviceProperties(&prop, ctx->index));
-    ctx->queue.multiprocessors = prop.multiProcessorCount;
     for (cudaStream_t &stream : ctx->streams)
         TP_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    ctx->queue.stream = ctx->streams[TP_QUEUE_RUN];
     for (cudaEvent_t &mark : ctx->marks)
         TP_CUDA(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
     return TP_OK;
@@ -527,9 +550,8 @@ static tp_status open_device(tp_device *dev, int index)
     cuda_context *ctx = nullptr;
     char driver[64];
 
-    TP_TRY(describe_gpu(index, &info));
+    TP_TRY(ask(index, &info));
     TP_TRY(tp_alloc(&ctx, 1, sizeof(*ctx), "device"));
-    ctx->index = index;
     const tp_status st = start(ctx);
     if (st != TP_OK) {
         stop(ctx);
@@ -538,22 +560,23 @@ static tp_status open_device(tp_device *dev, int index)
     }
     (void)driver_text(&info, driver, sizeof(driver));
     snprintf(ctx->device, sizeof(ctx->device), "%.100s, driver %s", info.name, driver);
-    ctx->queue.device = ctx->device;
+    ctx->queue = {index, ctx->streams[TP_QUEUE_RUN], info.multiprocessors, ctx->device, &ctx->libraries};
     dev->kind = TP_CUDA;
     dev->ops = &cuda_ops;
     dev->ctx = ctx;
     dev->queue = &ctx->queue;
+    dev->multiprocessors = info.multiprocessors;
     snprintf(dev->text, sizeof(dev->text), "cuda:%d: %s, capability %d.%d, %.1f GiB, driver %s", index,
              info.name, info.capability / 10, info.capability % 10,
              static_cast<double>(info.memory_bytes) / (1 << 30), driver);
     return TP_OK;
 }
 
-static const tp_cuda_module module = {TP_CUDA_MODULE_ABI, count, describe, open_device};
+static const tp_cuda_module module = {count, describe, open_device};
 
 const tp_cuda_module *tp_cuda_module_get(const tp_cuda_host *libtemper)
 {
-    if (libtemper->abi != TP_CUDA_MODULE_ABI)
+    if (libtemper->abi != tp_cuda_module_abi)
         return nullptr;
     host = libtemper;
     return &module;

@@ -33,12 +33,15 @@ TP_API tp_status tp_plan_new(tp_plan **out, const tp_graph *g, tp_device *dev, c
     TP_MUST_USE;
 TP_API void tp_plan_free(tp_plan *p); /* NULL is fine */
 
-/* Runs every node once. Makes no allocation of its own (oneDNN makes some inside; a GPU captures the plan the
- * first time). Errors: TP_EDEVICE, TP_ENOMEM (no room for what was captured), TP_EINTERNAL. */
+/* Runs every node once. A GPU is not waited for: tp_plan_read and tp_device_download wait, and a failure of a
+ * kernel may show only there. The first run on a GPU captures the plan, which takes memory; after it a run
+ * makes no allocation of its own (oneDNN makes some inside). Errors: TP_EDEVICE, TP_EINTERNAL; TP_ENOMEM
+ * where a plan is captured. */
 TP_API tp_status tp_plan_run(tp_plan *p) TP_MUST_USE;
 
 /* The same `times` times, one after another with nothing of the host in between: on a GPU a few launches of
- * captured steps, not waited for (tp_plan_read and tp_device_download wait). */
+ * captured steps. The first run of a larger `times` than any before captures too. Errors: also TP_EINVAL
+ * (times below 0). */
 TP_API tp_status tp_plan_run_times(tp_plan *p, int64_t times) TP_MUST_USE;
 
 /* Copies a variable or a value marked with tp_output to host memory (tp_tensor_bytes of it). */

@@ -111,7 +111,7 @@ static tp_status prepare(tp_call *c, size_t *scratch, conv_pass pass, tp_conv_di
     conv_state *s = nullptr;
 
     TP_TRY(tp_accept_stored(c, scratch));
-    TP_TRY(tp_cudnn_get(&lib));
+    TP_TRY(tp_cudnn_get(c, &lib));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuDNN convolution"));
     s->lib = lib;
     s->d = d;

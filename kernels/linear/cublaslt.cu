@@ -230,7 +230,7 @@ static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int tr
     product p;
 
     TP_TRY(tp_accept_f32(c, scratch));
-    TP_TRY(tp_cublaslt_get(&lib));
+    TP_TRY(tp_cublaslt_get(c, &lib));
     TP_TRY(describe(&p, c, trans_a, trans_b, act, what));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuBLASLt matmul"));
     s->lib = lib;

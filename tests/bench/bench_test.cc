@@ -2,6 +2,7 @@
  * row holds. */
 #include "host/bench/bench.h"
 #include "host/core/mem.h"
+#include "tests/engine/emulated.h"
 #include <cmath>
 #include <cstring>
 #include <fstream>
@@ -334,6 +335,21 @@ TEST(Bench, OneWrongDrawIsSeen)
     tp_device_close(cpu);
 }
 
+/* The emulated GPU has no clock, which shows once an op has run on it. */
+TEST(Bench, RunsOnTheGpuThatIsAskedFor)
+{
+    if (!is_emulated())
+        GTEST_SKIP() << "needs two GPUs";
+    Seen seen;
+    tp_bench_opts o = options(&seen);
+    emulated_symbol<void (*)(int)>("emu_devices")(2);
+    o.device = "cuda:1";
+    EXPECT_EQ(tp_bench(&o), TP_EUNSUP);
+    EXPECT_EQ(std::string(tp_last_error()).rfind("bench: cuda:1: ", 0), 0u) << tp_last_error();
+    EXPECT_NE(std::strstr(tp_last_error(), "has no clock"), nullptr) << tp_last_error();
+    emulated_symbol<void (*)(int)>("emu_devices")(1);
+}
+
 TEST(Bench, BadOptionsAreNamed)
 {
     Seen seen;
@@ -351,7 +367,7 @@ TEST(Bench, BadOptionsAreNamed)
     o.shapes = "no/such/file";
     EXPECT_EQ(tp_bench(&o), TP_ENOENT);
     o = options(&seen);
-    o.device = "cuda";
+    o.device = "cuda:9";
     EXPECT_EQ(tp_bench(&o), TP_EDEVICE);
     EXPECT_TRUE(seen.rows.empty());
     EXPECT_EQ(seen.heads, 0);

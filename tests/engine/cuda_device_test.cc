@@ -1,5 +1,6 @@
 /* cuda_device_test.cc - the GPU as a device: memory, copies, captured plans, and what happens when a call of
  * the CUDA runtime fails. Against the emulated runtime; the failures are skipped on a real GPU. */
+#include "host/graph/cuda_module.h"
 #include "host/graph/device.h"
 #include "kernels/op.h"
 #include "temper/plan.h"
@@ -9,6 +10,7 @@
 #include <fstream>
 #include <limits>
 #include <string>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -65,6 +67,19 @@ struct Program {
         return TP_OK;
     }
 };
+
+TEST(CudaDevice, AModuleWithAnotherNumberIsRefused)
+{
+    const auto get = emulated_symbol<const tp_cuda_module *(*)(const tp_cuda_host *)>(TP_CUDA_MODULE_SYMBOL);
+    ASSERT_NE(get, nullptr);
+    ASSERT_NE(gpu(), nullptr) << "it has the number of these headers";
+    EXPECT_NE(tp_cuda_module_abi, 0u);
+    for (int bit = 0; bit < 64; bit++) {
+        const tp_cuda_host other = {tp_cuda_module_abi ^ (uint64_t)1 << bit, nullptr, nullptr, nullptr,
+                                    nullptr};
+        EXPECT_EQ(get(&other), nullptr) << bit;
+    }
+}
 
 TEST(CudaDevice, MemoryIsZeroedAndCopiesComeBack)
 {
@@ -155,7 +170,7 @@ TEST(CudaDevice, NothingIsAllocatedOrWaitedForBetweenLaunches)
         ASSERT_EQ(tp_plan_run_times(p.plan, 4), TP_OK);
     EXPECT_EQ(emulated_count("emu_alive"), alive);
     EXPECT_EQ(emulated_count("emu_syncs"), syncs);
-    EXPECT_EQ(emulated_count("emu_calls"), calls + 100) << "one launch for each row of steps";
+    EXPECT_EQ(emulated_count("emu_calls"), calls + 200) << "for each row of steps its GPU and one launch";
 }
 
 TEST(CudaDevice, AnArenaThatDoesNotFitNamesItsLargestValues)
@@ -180,6 +195,26 @@ TEST(CudaDevice, AnArenaThatDoesNotFitNamesItsLargestValues)
     tp_graph_free(g);
 }
 
+TEST(CudaDevice, PinnedMemoryThatIsNotThereNamesTheBytes)
+{
+    if (!is_emulated())
+        GTEST_SKIP() << "needs the emulated runtime";
+    void *p = nullptr;
+    ASSERT_NE(gpu(), nullptr);
+    set_failure(2, 2); /* out of memory, once the GPU is current */
+    EXPECT_EQ(tp_device_host_alloc(gpu(), &p, 12345, "a ring"), TP_ENOMEM);
+    set_failure(0, 0);
+    EXPECT_STREQ(tp_last_error(), "cuda: no pinned host memory for a ring: 12345 bytes asked");
+    EXPECT_EQ(p, nullptr);
+}
+
+TEST(CudaDevice, PrecisionsHaveNames)
+{
+    EXPECT_STREQ(tp_precision_name(TP_PRECISION_BF16), "bf16");
+    EXPECT_STREQ(tp_precision_name(static_cast<tp_precision>(TP_PRECISIONS)), "none");
+    EXPECT_STREQ(tp_precision_name(static_cast<tp_precision>(-1)), "none");
+}
+
 TEST(CudaDevice, InformationIsThere)
 {
     tp_device_info info;
@@ -197,6 +232,175 @@ TEST(CudaDevice, InformationIsThere)
     EXPECT_EQ(tp_device_gpu_info(n, &info), TP_EDEVICE);
     EXPECT_EQ(tp_device_gpu_info(-1, &info), TP_EDEVICE);
 }
+
+/* ---- several GPUs ---- */
+
+class CudaDevices : public testing::Test
+{
+  protected:
+    tp_device *dev[2] = {nullptr, nullptr};
+
+    void SetUp() override
+    {
+        if (!is_emulated())
+            GTEST_SKIP() << "needs two GPUs";
+        use_test_module();
+        emulated_symbol<void (*)(int)>("emu_devices")(2);
+        ASSERT_EQ(tp_device_open(&dev[0], "cuda:0"), TP_OK) << tp_last_error();
+        ASSERT_EQ(tp_device_open(&dev[1], "cuda:1"), TP_OK) << tp_last_error();
+    }
+    void TearDown() override
+    {
+        if (!is_emulated())
+            return;
+        tp_device_close(dev[0]);
+        tp_device_close(dev[1]);
+        emulated_symbol<void (*)(int)>("emu_devices")(1);
+    }
+    static int current()
+    {
+        return emulated_symbol<int (*)()>("emu_device")();
+    }
+};
+
+TEST_F(CudaDevices, AskingAboutOneLeavesTheOtherCurrent)
+{
+    tp_device_info info;
+    void *p = nullptr;
+    ASSERT_EQ(tp_device_alloc(dev[1], &p, 64, "on the second"), TP_OK) << tp_last_error();
+    EXPECT_EQ(current(), 1);
+    ASSERT_EQ(tp_device_gpu_info(0, &info), TP_OK) << tp_last_error();
+    EXPECT_EQ(info.multiprocessors, dev[0]->multiprocessors);
+    EXPECT_EQ(current(), 1);
+    EXPECT_EQ(tp_device_gpu_info(2, &info), TP_EDEVICE);
+    EXPECT_EQ(current(), 1);
+    tp_device_release(dev[1], p);
+    EXPECT_EQ(dev[0]->multiprocessors + 1, dev[1]->multiprocessors);
+}
+
+/* The function is called with a device while the other is current, and in a thread that has chosen none. */
+template <typename F> void from_elsewhere(tp_device *const *dev, F f)
+{
+    size_t free_bytes, total;
+    for (int i = 0; i < 2; i++) {
+        ASSERT_EQ(tp_device_memory(dev[1 - i], &free_bytes, &total), TP_OK);
+        f(dev[i]);
+        std::thread(f, dev[i]).join();
+    }
+}
+
+TEST_F(CudaDevices, EachWorksWhicheverIsCurrent)
+{
+    from_elsewhere(dev, [](tp_device *d) {
+        Program p(d);
+        ASSERT_EQ(p.make(nullptr), TP_OK) << tp_last_error();
+    });
+    for (int slow = 0; slow < 2; slow++) {
+        tp_plan_opts opts = TP_PLAN_OPTS_INIT;
+        opts.timed = opts.poison = slow;
+        Program p[2] = {Program(dev[0]), Program(dev[1])};
+        for (Program &each : p)
+            ASSERT_EQ(each.make(&opts), TP_OK) << tp_last_error();
+        uint64_t want = 0;
+        from_elsewhere(dev, [&](tp_device *d) {
+            Program &each = p[d == dev[1]];
+            std::vector<float> rows;
+            uint64_t step = 0;
+            ASSERT_EQ(each.run(3, &step, &rows), TP_OK) << tp_last_error();
+            EXPECT_EQ(step, want = want % 6 + 3);
+            EXPECT_EQ(rows[2], 2.5f);
+        });
+    }
+}
+
+TEST_F(CudaDevices, MemoryIsTheirOwn)
+{
+    void *more = nullptr; /* so that they have not the same left */
+    ASSERT_EQ(tp_device_alloc(dev[1], &more, 100, "on the second"), TP_OK) << tp_last_error();
+    from_elsewhere(dev, [](tp_device *d) {
+        size_t before = 0, after = 0, total = 0;
+        void *p = nullptr, *host = nullptr;
+        ASSERT_EQ(tp_device_memory(d, &before, &total), TP_OK);
+        ASSERT_EQ(tp_device_alloc(d, &p, 4096, "own"), TP_OK) << tp_last_error();
+        ASSERT_EQ(tp_device_memory(d, &after, &total), TP_OK);
+        EXPECT_EQ(after, before - 4096);
+        tp_device_release(d, p);
+        ASSERT_EQ(tp_device_host_alloc(d, &host, 16, "pinned"), TP_OK) << tp_last_error();
+        tp_device_host_release(d, host);
+    });
+    tp_device_release(dev[1], more);
+}
+
+TEST_F(CudaDevices, QueuesAreTheirOwn)
+{
+    void *p[2] = {nullptr, nullptr}, *host = nullptr;
+    for (int i = 0; i < 2; i++)
+        ASSERT_EQ(tp_device_alloc(dev[i], &p[i], 64, "own"), TP_OK);
+    ASSERT_EQ(tp_device_host_alloc(dev[0], &host, 64, "host"), TP_OK);
+    const auto call = [&](tp_status (*one)(tp_device *, void *, void *)) {
+        from_elsewhere(
+            dev, [&](tp_device *d) { EXPECT_EQ(one(d, p[d == dev[1]], host), TP_OK) << tp_last_error(); });
+    };
+    call([](tp_device *d, void *mine, void *pinned) {
+        return tp_device_enqueue_copy(d, TP_QUEUE_IN, mine, pinned, 64, TP_TO_DEVICE);
+    });
+    call([](tp_device *d, void *, void *) { return tp_device_mark(d, TP_QUEUE_IN, 0); });
+    call([](tp_device *d, void *, void *) { return tp_device_follow(d, TP_QUEUE_RUN, 0); });
+    call([](tp_device *d, void *, void *) { return tp_device_await(d, 0); });
+    call([](tp_device *d, void *mine, void *) {
+        float x[16] = {};
+        TP_TRY(tp_device_upload(d, mine, x, sizeof(x)));
+        return tp_device_download(d, x, mine, sizeof(x));
+    });
+    tp_device_host_release(dev[0], host);
+    for (int i = 0; i < 2; i++)
+        tp_device_release(dev[i], p[i]);
+}
+
+/* A plan of one op through one implementation; the first element of what it gives. */
+float first_of(tp_device *dev, const char *op, const char *impl, tp_val (*build)(tp_graph *g, tp_val x))
+{
+    const std::vector<float> ones(64, 1.0f);
+    tp_graph *g = nullptr;
+    tp_plan *plan = nullptr;
+    float y[64] = {};
+    tp_plan_opts opts = TP_PLAN_OPTS_INIT;
+
+    opts.force_op = op;
+    opts.force_impl = impl;
+    EXPECT_EQ(tp_graph_new(&g), TP_OK);
+    const tp_val out = tp_output(g, build(g, tp_constant(g, TP_F32, {2, {8, 8}}, ones.data())));
+    EXPECT_EQ(tp_plan_new(&plan, g, dev, &opts), TP_OK) << tp_last_error();
+    if (plan != nullptr) {
+        EXPECT_EQ(tp_plan_run(plan), TP_OK) << tp_last_error();
+        EXPECT_EQ(tp_plan_read(plan, out, y), TP_OK) << tp_last_error();
+    }
+    tp_plan_free(plan);
+    tp_graph_free(g);
+    return y[0];
+}
+
+/* A handle of a library belongs to one GPU. */
+TEST_F(CudaDevices, EachHasLibrariesOfItsOwn)
+{
+    from_elsewhere(dev, [](tp_device *d) {
+        EXPECT_EQ(first_of(d, "gemm", "cublaslt",
+                           [](tp_graph *g, tp_val x) {
+                               return tp_gemm(g, x, x, 0, {0, 0, TP_ACT_NONE});
+                           }),
+                  8.0f);
+    });
+    from_elsewhere(dev, [](tp_device *d) {
+        EXPECT_EQ(first_of(d, "avg_pool", "cudnn",
+                           [](tp_graph *g, tp_val x) {
+                               const tp_val image = tp_reshape(g, x, {4, {1, 1, 8, 8}});
+                               return tp_avg_pool(g, image, {{2, 2}, {2, 2}, {0, 0}, 0});
+                           }),
+                  1.0f);
+    });
+}
+
+/* ---- failures ---- */
 
 /* Everything that a run does with a device. */
 tp_status whole_life(uint64_t *calls)
