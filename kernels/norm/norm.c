@@ -173,7 +173,10 @@ static tp_status check_rows(const tp_infer *x, int weight)
 {
     if (x->n_in <= weight || x->dtype[weight] == TP_DTYPE_NONE)
         return TP_OK;
+    const tp_dtype dtype = x->dtype[weight];
     const int64_t len = tp_shape_len(x->shape[weight]);
+    TP_CHECK(tp_is_int(dtype) || dtype == TP_F32 || dtype == TP_F64, TP_ESHAPE,
+             "weight is %s, want integers, float32 or float64", tp_dtype_name(dtype));
     TP_CHECK(len > 0 && x->shape[0].d[0] % len == 0, TP_ESHAPE,
              "weight must have %lld values, or a divisor of that", (long long)x->shape[0].d[0]);
     return TP_OK;
