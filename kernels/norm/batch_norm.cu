@@ -2,8 +2,8 @@
  *
  * Rows of features, which is what images with channels last are: a block takes a part of the rows and up to
  * 32 packs of channels, a thread keeps to its pack and goes down the rows, several of them under way at once.
- * The parts are as many as fill 132 multiprocessors once, whatever the GPU, and their sums are added in a
- * tree, so the bits depend on the shape alone.
+ * The parts are as many as fill 132 multiprocessors, whatever the GPU, and their sums are added in a tree, so
+ * the bits depend on the shape alone.
  * Bytes: x twice and y once (the gradient: x and dy twice, dx once; evaluation: x and y once). The second
  * pass goes up the rows: those that the first read last are the likeliest to be in the L2 cache still. A
  * thread sums at most MOST rows in float32, around the first row of its part that counts; a part is then its
@@ -18,7 +18,7 @@
 #define RESIDENT 4    /* of them on one */
 #define FEWEST   4    /* rows of a thread, */
 #define MOST     64   /* and */
-#define AT_ONCE  8    /* at most so many of them have their loads under way together */
+#define AT_ONCE  8    /* loads of a thread that are under way together, at most */
 #define PACKS    32   /* of a block, side by side */
 #define RUN      4096 /* elements of a channel that a block sums, channels first */
 #define ADDERS   32   /* threads that add the parts of a channel */
@@ -31,7 +31,7 @@ __host__ __device__ constexpr int64_t within(int64_t v, int64_t least, int64_t m
 /* Rows whose loads are under way together: about BYTES of a thread, which its registers then have room for.
  */
 template <typename T, int V, int INPUTS, int BYTES = 64>
-constexpr int rows_at_once = (int)within(BYTES / (INPUTS * V * (int)sizeof(T)), 2, AT_ONCE);
+constexpr int rows_at_once = (int)within(BYTES / (INPUTS * V * (int)sizeof(T)), 2, AT_ONCE / INPUTS);
 
 /* Elements that a thread takes of a row where its constants would fill too many registers: in the gradient
  * and in evaluation. */
@@ -67,16 +67,20 @@ struct cut {
     int adders;
 };
 
+/* As many parts as fill the multiprocessors once, or several times where a thread would sum too many rows. */
 static cut cut_of(norm_dims d, int width)
 {
     cut k = {d.n * d.s, 1, RUN, (int)d.c, 1, TP_THREADS, 1, ADDERS};
 
     if (d.s == 1) {
+        /* Few rows leave room for more packs. */
         const int packs = (int)d.c / width, most = d.n * PACKS < TP_THREADS ? TP_THREADS / (int)d.n : PACKS;
         k.tiles = (packs + most - 1) / most;
         k.packs = (packs + k.tiles - 1) / k.tiles;
         k.lines = TP_THREADS / k.packs;
-        k.part_rows = within((d.n * k.tiles + BLOCKS - 1) / BLOCKS, k.lines * FEWEST, k.lines * MOST);
+        const int64_t rows = d.n * k.tiles, most_at_once = (int64_t)BLOCKS * k.lines * MOST,
+                      blocks = BLOCKS * ((rows + most_at_once - 1) / most_at_once);
+        k.part_rows = within((rows + blocks - 1) / blocks, k.lines * FEWEST, k.lines * MOST);
     }
     k.parts = (k.rows + k.part_rows - 1) / k.part_rows;
     while (k.adders / 2 >= k.parts)
@@ -121,7 +125,7 @@ template <int V> struct thread_place {
     }
 };
 
-/* Calls group(i, n) for n rows of a thread from its i-th on: G, but for what is left at the end. */
+/* Calls group(i, n) for n of a thread's things from the i-th on: G, but for what is left at the end. */
 template <int G, typename F> __device__ static void in_groups(int n, F group)
 {
     int i = 0;
@@ -156,7 +160,7 @@ template <bool WEIGHT> struct counted {
     const uint32_t *bits;
     __device__ bool operator[](int row) const
     {
-        return !WEIGHT || (bits[row / TP_WARP] >> row % TP_WARP & 1u) != 0;
+        return !WEIGHT || (bits[(unsigned)row / TP_WARP] >> (unsigned)row % TP_WARP & 1u) != 0;
     }
 };
 
