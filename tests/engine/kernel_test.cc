@@ -117,6 +117,45 @@ TEST(Kernels, BatchNormTakesTwoMillionChannelsLong)
     }
 }
 
+/* Gradients of the sum of y^2 of batch_norm_eval by x, gamma and beta. */
+Values frozen_gradients(const char *inputs, const Values &values)
+{
+    const tp_norm_attr attr = {1e-5, 0.1, 1, TP_ACT_NONE};
+    const tp_case c = {inputs, 0, 0, 0, &attr, 0, 0};
+    const CaseGraph cg(cpu_device(), tp_op_find("batch_norm_eval"), c, TP_F32, values);
+    const tp_val y = tp_cast(cg.g, cg.out[0], TP_F32);
+    const tp_val f = tp_reduce_sum(cg.g, tp_mul(cg.g, y, y), 0, 0);
+    tp_val grads[3] = {};
+    tp_grad(cg.g, f, 3, cg.in.data(), grads);
+    for (tp_val v : grads)
+        tp_output(cg.g, v);
+    tp_plan *p = nullptr;
+    EXPECT_EQ(tp_plan_new(&p, cg.g, cpu_device(), nullptr), TP_OK) << tp_last_error();
+    EXPECT_EQ(tp_plan_run(p), TP_OK) << tp_last_error();
+    Values out;
+    for (tp_val v : grads)
+        out.push_back(read_value(p, cg.g, v));
+    tp_plan_free(p);
+    return out;
+}
+
+TEST(Kernels, AFrozenBatchNormOfBfloat16HasAGradient)
+{
+    const tp_case fill = {"", 0.2, 2.0, 0, nullptr, 0, 0};
+    const Values values = make_values(fill, parse_inputs("41x12:bf16,4*12"), 7);
+    const Values got = frozen_gradients("41x12:bf16,4*12", values),
+                 want = frozen_gradients("41x12,4*12", values);
+    for (size_t k = 0; k < want.size(); k++) {
+        double square = 0, size = 0;
+        for (size_t i = 0; i < want[k].size(); i++) {
+            square += (got[k][i] - want[k][i]) * (got[k][i] - want[k][i]);
+            size += want[k][i] * want[k][i];
+        }
+        EXPECT_LE(std::sqrt(square), 4e-3 * std::sqrt(size)) << k;
+        EXPECT_GT(size, 0) << k;
+    }
+}
+
 /* The message of an op that does not take its inputs. */
 std::string refused(const char *op, const char *inputs, const void *attr)
 {
