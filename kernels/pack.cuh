@@ -25,8 +25,8 @@ template <int N, typename T> __device__ inline tp_pack<T, N> tp_load_raw(const T
 }
 
 /* N stored elements from p on as the words they are made of; an odd one of 16 bits has a word of its own. A
- * kernel that has several loads under way takes words first and floats later: nvcc puts the unpacking of
- * bfloat16 between two loads that are one loop's. */
+ * kernel that wants several loads under way takes all words first and makes floats of them then: unpacked
+ * where it is loaded, each bfloat16 pack was waited for before the next was asked for. */
 template <int N> __device__ inline tp_words<N> tp_load_words(const float *p)
 {
     return *reinterpret_cast<const tp_words<N> *>(p);

@@ -15,6 +15,12 @@ typedef tp_row<true, 4, 1, true> tp_row_block_1024;
 typedef tp_row<false, 1, 16, true> tp_row_odd_512;
 typedef tp_row<true, 1, 8, true> tp_row_odd_2048;
 
+/* Signed, so that indices made of it need no more registers: 128 of set_norm_grad_long, unsigned 153. */
+__device__ static int over(int64_t k, const tp_divisor &by)
+{
+    return (int)tp_divide((uint32_t)k, by);
+}
+
 /* sets of len elements; element k of set i is of channel first(i) + k / s, s elements of a channel. */
 struct set_shape {
     int64_t sets;
@@ -23,7 +29,7 @@ struct set_shape {
     tp_divisor groups, spread; /* by the sets of a sample, by s */
     __device__ int first(int64_t i) const
     {
-        return (int)(i - (int64_t)tp_divide((uint32_t)i, groups) * groups.d) * channels;
+        return (int)(i - (int64_t)over(i, groups) * groups.d) * channels;
     }
 };
 
@@ -66,8 +72,8 @@ __device__ static void store_scaled(float *y, const R &v, const float *gamma, co
             tp_load_vector<R::width>(offset, beta, k);
         } else {
             TP_UNROLLED (e, R::width) {
-                gain[e] = gamma[tp_divide((uint32_t)k, r.spread)];
-                offset[e] = beta[tp_divide((uint32_t)k, r.spread)];
+                gain[e] = gamma[over(k, r.spread)];
+                offset[e] = beta[over(k, r.spread)];
             }
         }
         TP_UNROLLED (e, R::width)
@@ -233,7 +239,7 @@ struct walk {
 
 template <bool BLOCK> __device__ static walk walk_of(const set_shape &r, int64_t samples, int64_t per)
 {
-    const int64_t part = tp_divide(blockIdx.x, r.groups), begin = part * per;
+    const int64_t part = over(blockIdx.x, r.groups), begin = part * per;
     return {begin + (BLOCK ? 0 : threadIdx.x / TP_WARP), begin + per < samples ? begin + per : samples,
             BLOCK ? 1 : WARPS, (int)(blockIdx.x - part * r.groups.d)};
 }
@@ -292,7 +298,7 @@ __global__ void set_norm_grad_rows(float *dx, float *partial, set_inputs in, set
         add_warps<R::piece>(dgamma, r.len);
     }
     if (BLOCK || threadIdx.x < TP_WARP) {
-        float *sums = partial + (int64_t)tp_divide(blockIdx.x, r.groups) * 2 * r.all + from;
+        float *sums = partial + (int64_t)over(blockIdx.x, r.groups) * 2 * r.all + from;
         dbeta.store(sums, 0, r.len);
         dgamma.store(sums + r.all, 0, r.len);
     }
@@ -304,7 +310,7 @@ __global__ void set_norm_grad_long(float *dx, float *partial, set_inputs in, set
                                    int64_t per)
 {
     const walk w = walk_of<true>(r, samples, per);
-    float *sums = partial + (int64_t)tp_divide(blockIdx.x, r.groups) * 2 * r.all + w.group * r.channels;
+    float *sums = partial + (int64_t)over(blockIdx.x, r.groups) * 2 * r.all + w.group * r.channels;
 
     for (int64_t n = w.begin; n < w.end; n++) {
         const int64_t i = n * r.groups.d + w.group;
@@ -365,7 +371,7 @@ template <int W, int V> struct chunk_row {
     /* Where this lane's elements are in the set: -1, nowhere. */
     __device__ static int place(int batch, int j, const set_shape &r, const chunks &q)
     {
-        const int k = number(batch, j), ch = (int)tp_divide((uint32_t)k, q.by);
+        const int k = number(batch, j), ch = over(k, q.by);
         const int at = ((k - ch * q.each) * TP_WARP + (int)threadIdx.x % TP_WARP) * W;
         return k < q.all && at < r.s ? ch * r.s + at : -1;
     }
@@ -445,8 +451,8 @@ __global__ void set_norm_grad_chunks(float *dx, float *partial, float *chunk_sum
             v.add(sums, b, q);
         }
         __syncthreads(); /* chunk sums of all warps */
-        add_chunks(partial + (int64_t)tp_divide((uint32_t)i, r.groups) * 2 * r.all + first, sums,
-                   in.gamma + first, r, q, &sum, &dot);
+        add_chunks(partial + (int64_t)over(i, r.groups) * 2 * r.all + first, sums, in.gamma + first, r, q,
+                   &sum, &dot);
         const float mean_g = (float)sum * r.inverse, mean_dot = (float)dot * r.inverse;
         for (int b = 0; b < batches; b++) {
             if (batches > 1)
@@ -455,7 +461,7 @@ __global__ void set_norm_grad_chunks(float *dx, float *partial, float *chunk_sum
                 const int at = v.place(b, j, r, q);
                 if (at < 0)
                     continue;
-                const float gain = in.gamma[first + tp_divide((uint32_t)v.number(b, j), q.by)];
+                const float gain = in.gamma[first + over(v.number(b, j), q.by)];
                 float out[W];
                 TP_UNROLLED (e, W)
                     out[e] = scale * (v.dy[j][e] * gain - fmaf(v.x[j][e], mean_dot, mean_g));
