@@ -349,6 +349,7 @@ static void tell_head(bench *b)
                                              .library = library,
                                              .machine = b->machine,
                                              .device = tp_device_text(b->dev),
+                                             .device_note = tp_device_note(b->dev),
                                              .precision = tp_precision_name(b->opts->precision),
                                              .threads = tp_threads(),
                                              .flush_bytes = b->flush_bytes,

@@ -25,9 +25,10 @@ static json_t *time_json(const tp_bench_time *t)
 
 static void head_json(void *user, const tp_bench_head *h)
 {
-    json_t *o = json_pack("{s:s, s:s, s:s, s:o, s:o, s:s, s:i}", "kind", "head", "temper", h->version,
+    json_t *o = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:i}", "kind", "head", "temper", h->version,
                           "library", h->library, "machine", cli_json_text(h->machine), "device",
-                          cli_json_text(h->device), "precision", h->precision, "threads", h->threads);
+                          cli_json_text(h->device), "device_note", cli_json_text(h->device_note), "precision",
+                          h->precision, "threads", h->threads);
 
     json_object_set_new(o, "flush_bytes", cli_json_number(h->flush_bytes));
     json_object_set_new(o, "copy_bytes_per_second", cli_json_number(h->copy_bytes_per_second));
@@ -58,7 +59,8 @@ static void row_json(void *user, const tp_bench_row *r)
 static void head_text(void *user, const tp_bench_head *h)
 {
     (void)user;
-    printf("temper %s, %s, %s\n%s, %d threads, %s\n", h->version, h->library, h->machine, h->device,
+    printf("temper %s, %s, %s\n%s%s%s%s, %d threads, %s\n", h->version, h->library, h->machine, h->device,
+           h->device_note[0] != '\0' ? " (" : "", h->device_note, h->device_note[0] != '\0' ? ")" : "",
            h->threads, h->precision);
     printf("roofline: copy %.1f GB/s, gemm %.1f GFLOP/s; %.0f MB streamed before a cold run\n",
            h->copy_bytes_per_second * 1e-9, h->gemm_flops_per_second * 1e-9, h->flush_bytes * 1e-6);

@@ -31,8 +31,7 @@ enum {
     TP_MARK_TAKEN = TP_MARK_FILLED + TP_TRAINER_FEED
 };
 
-/* An array on the device: the data set's own memory on the CPU, a copy elsewhere, or the rows of one batch.
- */
+/* An array on the device: the rows of one batch, a copy, or on the CPU the data set's own memory. */
 typedef struct tp_staged {
     tp_tensor tensor;
     int owned;

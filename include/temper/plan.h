@@ -15,7 +15,6 @@ extern "C" {
 typedef struct tp_plan tp_plan;
 
 typedef struct tp_plan_opts {
-    size_t size;
     int poison; /* fill the arena with NaN before a run and every value with NaN after its last use */
     int timed;  /* measure each node; tp_plan_text then shows it */
     const char *force_op;   /* this op (by name) must use ... */
@@ -24,7 +23,7 @@ typedef struct tp_plan_opts {
 } tp_plan_opts;
 #define TP_PLAN_OPTS_INIT                                                                                    \
     {                                                                                                        \
-        sizeof(tp_plan_opts), 0, 0, NULL, NULL, TP_PRECISION_FP32                                            \
+        0, 0, NULL, NULL, TP_PRECISION_FP32                                                                  \
     }
 
 /* opts may be NULL. Errors: the graph's own; TP_ENOMEM (bytes asked); TP_EUNSUP naming op, shapes, device and

@@ -21,11 +21,10 @@ typedef enum tp_loss_kind {
 
 /* What happens in one training step. */
 typedef struct tp_train_opts {
-    size_t size;
     tp_loss_kind loss;
     double loss_param;         /* huber: delta; quantile: q */
     double label_smoothing;    /* cross entropy */
-    const float *class_weight; /* cross entropy: one weight for each class, or NULL; borrowed as data is */
+    const float *class_weight; /* cross entropy: one weight for each class, or NULL; copied */
     tp_optimizer_attr optimizer;
     double weight_decay; /* on weights; biases and norms only with decay_all */
     int decay_all;
@@ -38,20 +37,20 @@ typedef struct tp_train_opts {
 } tp_train_opts;
 #define TP_TRAIN_OPTS_INIT                                                                                   \
     {                                                                                                        \
-        sizeof(tp_train_opts), TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0, 0.0, 0},   \
-            0.01, 0, 0.0, 64, 1, TP_PRECISION_FP32, 0, 0                                                     \
+        TP_LOSS_AUTO, 0.0, 0.0, NULL, {TP_ADAMW, 0.9, 0.999, 1e-8, 0.0, 0, 0.0, 0}, 0.01, 0, 0.0, 64, 1,     \
+            TP_PRECISION_FP32, 0, 0                                                                          \
     }
 
 #define TP_MAX_MICRO 256
 
 typedef struct tp_trainer tp_trainer;
 
-/* Compiles the training step for dev, which the model lives on. dev, model, data and what opts points to are
- * borrowed and must outlive the trainer. Inputs that are not resident are read from their files while
- * training runs. Without a training part, which needs a target, the trainer can only predict. On failure *out
- * is NULL. Errors: TP_EINVAL (options, or more than TP_MAX_TENSORS - 64 parameters and buffers), TP_EDATA
- * (data and model do not fit), TP_ESHAPE (an op refuses, such as a loss that is not for this target),
- * TP_ENOMEM, TP_EUNSUP, TP_EDEVICE. */
+/* Compiles the training step for dev, which the model lives on. dev, model and data are borrowed and must
+ * outlive the trainer. Inputs that are not resident are read from their files while training runs. Without a
+ * training part, which needs a target, the trainer can only predict. On failure *out is NULL. Errors:
+ * TP_EINVAL (options, or more than TP_MAX_TENSORS - 64 parameters and buffers), TP_EDATA (data and model do
+ * not fit), TP_ESHAPE (an op refuses, such as a loss that is not for this target), TP_ENOMEM, TP_EUNSUP,
+ * TP_EDEVICE. */
 TP_API tp_status tp_trainer_new(tp_trainer **out, tp_device *dev, tp_model *model, const tp_data *data,
                                 const tp_train_opts *opts) TP_MUST_USE;
 TP_API void tp_trainer_free(tp_trainer *t); /* NULL is fine */

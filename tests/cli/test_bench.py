@@ -42,6 +42,7 @@ class Bench(unittest.TestCase):
         self.assertEqual(head["kind"], "head")
         for key in ("temper", "library", "machine", "device", "threads"):
             self.assertTrue(head[key], key)
+        self.assertEqual(head["device_note"] == "", head["device"].startswith("cuda"))
         self.assertEqual({row["kind"] for row in rows}, {"row"})
         self.assertEqual([row["op"] for row in rows if row["impl"] == "ref"], ["gemm", "add", "gemm"])
         self.assertEqual([row["why"] for row in rows if row["state"] != "timed"], ["an input is empty"])
