@@ -37,7 +37,7 @@ train: {{batch: 64, epochs: 1, report: 1, save: {options.steps // 2}, seed: 1}}
                "--out", folder / "run", "--json", "--quiet"]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(f"checkpoint_stall: {done.stderr.strip()}")
+        raise SystemExit(f"checkpoint_stall: exit {done.returncode}: {done.stderr.strip()}")
     at = [json.loads(line)["seconds"] for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = [1000 * (b - a) for a, b in zip(at, at[1:])]
     usual = statistics.median(steps[3:])

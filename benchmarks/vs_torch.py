@@ -12,6 +12,7 @@ or why a side cannot run, which then has no numbers. Needs PyTorch and h5py; com
 """
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -213,8 +214,9 @@ class Torch:
 
     def __init__(self, spec, keep_first=True):
         environment = dict(os.environ, TORCHINDUCTOR_COMPILE_THREADS="4")  # many compile at a time
+        self.errors = tempfile.TemporaryFile("w+")  # a pipe that nobody reads would fill up and hold the process
         self.process = subprocess.Popen([sys.executable, "-c", TORCH, json.dumps(spec)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                        stdout=subprocess.PIPE, stderr=self.errors, text=True,
                                         env=environment)  # fmt: skip
         self.keep_first = keep_first
         self.first = []
@@ -223,7 +225,9 @@ class Torch:
     def answer(self):
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError((self.process.communicate()[1].strip().splitlines() or ["failed"])[-1][:200])
+            self.process.communicate()
+            self.errors.seek(0)
+            raise RuntimeError((self.errors.read().strip().splitlines() or ["failed"])[-1][:200])
         return json.loads(line)
 
     def started(self):
@@ -233,13 +237,15 @@ class Torch:
             self.first.append(answer["first"])
 
     def take_turn(self):
-        self.process.stdin.write("go\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # of a process that has died: answer() says why
+            self.process.stdin.write("go\n")
+            self.process.stdin.flush()
         return self.answer()["samples_per_second"]
 
     def end(self):
         self.process.kill()
         self.process.communicate()
+        self.errors.close()
 
 
 class Net:

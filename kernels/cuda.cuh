@@ -36,11 +36,13 @@
 #define TP_RESIDENT(threads, blocks)
 #endif
 
-/* What the implementations of a CUDA device launch on: tp_call's queue. */
+/* What the implementations of a CUDA device launch on: tp_call's queue. Its GPU is current while they run. */
 typedef struct tp_cuda_queue {
+    int index; /* of the GPU */
     cudaStream_t stream;
     int multiprocessors;
     const char *device; /* name of the GPU and version of its driver: what a choice is kept under */
+    struct tp_libraries *libraries;
 } tp_cuda_queue;
 
 static inline const tp_cuda_queue *tp_queue_of(const tp_call *c)

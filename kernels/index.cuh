@@ -73,7 +73,8 @@ template <int ARGS> __device__ inline void tp_place(const tp_places<ARGS> &p, ui
 {
     for (int a = 0; a < ARGS; a++)
         at[a] = 0;
-#pragma unroll 1 /* mostly no round or one */
+    /* Mostly no round or one. */
+    TP_ROLLED
     for (int k = p.nd - 1; k > 0; k--) {
         const uint32_t outer = tp_divide(i, p.d[k]), here = i - outer * p.d[k].d;
         for (int a = 0; a < ARGS; a++)

@@ -56,16 +56,7 @@ static int open_cudnn(tp_cudnn *l, char *why, size_t size)
     return st == CUDNN_STATUS_SUCCESS;
 }
 
-/* Opened once; the handles stay until the process ends. */
-template <typename L> struct opened {
-    L library;
-    char why[96];
-    int tried, works;
-};
-static opened<tp_cublaslt> cublaslt;
-static opened<tp_cudnn> cudnn;
-
-template <typename L> static int use(opened<L> *o, int (*open)(L *, char *, size_t))
+template <typename L> static int use(tp_opened<L> *o, int (*open)(L *, char *, size_t))
 {
     if (!o->tried) {
         o->tried = 1;
@@ -74,32 +65,47 @@ template <typename L> static int use(opened<L> *o, int (*open)(L *, char *, size
     return o->works;
 }
 
-tp_status tp_cublaslt_get(const tp_cublaslt **out)
+void tp_libraries_close(tp_libraries *l)
 {
-    TP_CHECK(use(&cublaslt, open_cublaslt), TP_EUNSUP, "%s", cublaslt.why);
-    *out = &cublaslt.library;
+    if (l->cublaslt.works)
+        (void)l->cublaslt.library.cublasLtDestroy(l->cublaslt.library.handle);
+    if (l->cudnn.works)
+        (void)l->cudnn.library.cudnnDestroy(l->cudnn.library.handle);
+}
+
+tp_status tp_cublaslt_get(const tp_call *c, const tp_cublaslt **out)
+{
+    tp_opened<tp_cublaslt> *o = &tp_queue_of(c)->libraries->cublaslt;
+
+    TP_CUDA(cudaSetDevice(tp_queue_of(c)->index));
+    TP_CHECK(use(o, open_cublaslt), TP_EUNSUP, "%s", o->why);
+    *out = &o->library;
     return TP_OK;
 }
 
-tp_status tp_cudnn_get(const tp_cudnn **out)
+tp_status tp_cudnn_get(const tp_call *c, const tp_cudnn **out)
 {
-    TP_CHECK(use(&cudnn, open_cudnn), TP_EUNSUP, "%s", cudnn.why);
-    *out = &cudnn.library;
+    tp_opened<tp_cudnn> *o = &tp_queue_of(c)->libraries->cudnn;
+
+    TP_CUDA(cudaSetDevice(tp_queue_of(c)->index));
+    TP_CHECK(use(o, open_cudnn), TP_EUNSUP, "%s", o->why);
+    *out = &o->library;
     return TP_OK;
 }
 
-void tp_libraries_describe(char *blas_text, size_t blas_size, char *dnn_text, size_t dnn_size)
+void tp_libraries_describe(tp_libraries *l, char *blas_text, size_t blas_size, char *dnn_text,
+                           size_t dnn_size)
 {
-    if (use(&cublaslt, open_cublaslt)) {
-        const size_t v = cublaslt.library.cublasLtGetVersion(); /* 10000 major + 100 minor + patch */
+    if (use(&l->cublaslt, open_cublaslt)) {
+        const size_t v = l->cublaslt.library.cublasLtGetVersion(); /* 10000 major + 100 minor + patch */
         snprintf(blas_text, blas_size, "%zu.%zu.%zu", v / 10000, v / 100 % 100, v % 100);
     } else
-        snprintf(blas_text, blas_size, "%s", cublaslt.why);
-    if (use(&cudnn, open_cudnn)) {
-        const size_t v = cudnn.library.cudnnGetVersion(); /* the same since version 9 */
+        snprintf(blas_text, blas_size, "%s", l->cublaslt.why);
+    if (use(&l->cudnn, open_cudnn)) {
+        const size_t v = l->cudnn.library.cudnnGetVersion(); /* the same since version 9 */
         snprintf(dnn_text, dnn_size, "%zu.%zu.%zu", v / 10000, v / 100 % 100, v % 100);
     } else
-        snprintf(dnn_text, dnn_size, "%s", cudnn.why);
+        snprintf(dnn_text, dnn_size, "%s", l->cudnn.why);
 }
 
 /* ---- choices ---- */
@@ -146,15 +152,16 @@ static int read_choice(const char *line, const char *key, unsigned char *choice)
     return 1;
 }
 
+/* The last one kept counts: it was made when the library did not take those before it any more. */
 int tp_choice_find(const char *key, unsigned char *choice)
 {
     char path[PATH_BYTES], line[2 * TP_CHOICE_BYTES + KEY_BYTES];
     FILE *f = choices_path(path, 0) ? fopen(path, "re") : nullptr;
     int found = 0;
 
-    while (f != nullptr && !found && fgets(line, sizeof(line), f) != nullptr) {
+    while (f != nullptr && fgets(line, sizeof(line), f) != nullptr) {
         line[strcspn(line, "\n")] = '\0';
-        found = read_choice(line, key, choice);
+        found |= read_choice(line, key, choice);
     }
     if (f != nullptr)
         (void)fclose(f);

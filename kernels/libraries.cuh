@@ -72,19 +72,34 @@ struct tp_cudnn {
 };
 #undef TP_LIBRARY_FUNCTION
 
-/* Opened once for the process. TP_EUNSUP with the reason when the library cannot be used. */
-tp_status tp_cublaslt_get(const tp_cublaslt **out);
-tp_status tp_cudnn_get(const tp_cudnn **out);
+/* The libraries of one device: their handles belong to the GPU that is current when they are made. All zero
+ * at first; each is opened when it is first asked for. */
+template <typename L> struct tp_opened {
+    L library;
+    char why[96];
+    int tried, works;
+};
+struct tp_libraries {
+    tp_opened<tp_cublaslt> cublaslt;
+    tp_opened<tp_cudnn> cudnn;
+};
+void tp_libraries_close(tp_libraries *l);
+
+/* For a plan that is compiled: the library of its device, whose GPU is current from then on. TP_EUNSUP with
+ * the reason when it cannot be used. */
+tp_status tp_cublaslt_get(const tp_call *c, const tp_cublaslt **out);
+tp_status tp_cudnn_get(const tp_call *c, const tp_cudnn **out);
 
 /* Their versions, or why they are not used. */
-void tp_libraries_describe(char *cublaslt, size_t cublaslt_size, char *cudnn, size_t cudnn_size);
+void tp_libraries_describe(tp_libraries *l, char *cublaslt, size_t cublaslt_size, char *cudnn,
+                           size_t cudnn_size);
 
 /* ---- choices that are kept between runs ---- */
 
 /* An algorithm that a library chose, as the bytes it is made of, under a line of text that says for what:
  * GPU, driver, version of the library, product. One file for a user, $XDG_CACHE_HOME/temper/algorithms or
  * ~/.cache/temper/algorithms; a file that cannot be read or written changes nothing but that a choice is made
- * again. */
+ * again. What was kept last under a text counts. */
 #define TP_CHOICE_BYTES 64
 int tp_choice_find(const char *key, unsigned char *choice);
 void tp_choice_keep(const char *key, const unsigned char *choice);

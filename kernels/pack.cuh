@@ -24,29 +24,40 @@ template <int N, typename T> __device__ inline tp_pack<T, N> tp_load_raw(const T
     return *reinterpret_cast<const tp_pack<T, N> *>(p);
 }
 
-/* N elements from p on, as floats. */
-template <int N> __device__ inline tp_pack<float, N> tp_load_pack(const float *p)
+/* N stored elements from p on as the words they are made of; an odd one of 16 bits has a word of its own. A
+ * kernel that wants several loads under way takes all words first and makes floats of them then: unpacked
+ * where it is loaded, each bfloat16 pack was waited for before the next was asked for. */
+template <int N> __device__ inline tp_words<N> tp_load_words(const float *p)
 {
-    const tp_words<N> in = *reinterpret_cast<const tp_words<N> *>(p);
+    return *reinterpret_cast<const tp_words<N> *>(p);
+}
+
+template <int N> __device__ inline tp_words<(N + 1) / 2> tp_load_words(const uint16_t *p)
+{
+    if constexpr (N == 1)
+        return {{p[0]}};
+    else
+        return *reinterpret_cast<const tp_words<N / 2> *>(p);
+}
+
+/* N elements that are stored as T, as floats. */
+template <typename T, int N> using tp_stored = tp_words<sizeof(T) == 4 ? N : (N + 1) / 2>;
+
+template <typename T, int N> __device__ inline tp_pack<float, N> tp_unpack(const tp_stored<T, N> &in)
+{
     tp_pack<float, N> f;
     for (int k = 0; k < N; k++)
-        f.v[k] = __uint_as_float(in.w[k]);
+        if constexpr (sizeof(T) == 4)
+            f.v[k] = __uint_as_float(in.w[k]);
+        else
+            f.v[k] = __uint_as_float(k % 2 != 0 ? in.w[k / 2] & 0xffff0000u : in.w[k / 2] << 16);
     return f;
 }
 
-template <int N> __device__ inline tp_pack<float, N> tp_load_pack(const uint16_t *p)
+/* N elements from p on, as floats. */
+template <int N, typename T> __device__ inline tp_pack<float, N> tp_load_pack(const T *p)
 {
-    tp_pack<float, N> f;
-    if constexpr (N == 1)
-        f.v[0] = tp_load(p, 0);
-    else {
-        const tp_words<N / 2> in = *reinterpret_cast<const tp_words<N / 2> *>(p);
-        for (int k = 0; k < N / 2; k++) {
-            f.v[2 * k] = __uint_as_float(in.w[k] << 16);
-            f.v[2 * k + 1] = __uint_as_float(in.w[k] & 0xffff0000u);
-        }
-    }
-    return f;
+    return tp_unpack<T, N>(tp_load_words<N>(p));
 }
 
 template <int WORDS> __device__ inline void tp_store_words(void *to, const tp_words<WORDS> &v)

@@ -119,7 +119,6 @@ static const struct {
            {"pad", f_pad},
            {"matmul", f_matmul},
            {"gemm", f_gemm},
-           {"gemm_input_grad", f_gemm},
            {"conv_", f_conv_grad},
            {"conv", f_conv},
            {"avg_pool_grad", f_pool_grad},

@@ -53,19 +53,12 @@ typedef struct bench {
 
 /* ---- the roofline of the device ---- */
 
-static int gpu_units(const bench *b)
-{
-    tp_device_info info;
-    return tp_device_kind_of(b->dev) == TP_CUDA && tp_device_gpu_info(0, &info) == TP_OK
-               ? info.multiprocessors
-               : 0;
-}
-
 static size_t cache_bytes(const bench *b)
 {
-    if (gpu_units(b) > 0)
-        return gpu_units(b) < MANY_UNITS ? (size_t)1 << 20
-                                         : (size_t)512 << 20; /* L2 caches are under 128 MiB */
+    const int units = b->dev->multiprocessors;
+
+    if (units > 0)
+        return units < MANY_UNITS ? (size_t)1 << 20 : (size_t)512 << 20; /* L2 caches are under 128 MiB */
     const long n = sysconf(_SC_LEVEL3_CACHE_SIZE);
     const size_t least = (size_t)32 << 20, most = (size_t)512 << 20;
     return n < (long)least ? least : ((size_t)n > most ? most : (size_t)n);
@@ -96,7 +89,7 @@ done:
 
 static int gemm_side(const bench *b)
 {
-    const int units = gpu_units(b);
+    const int units = b->dev->multiprocessors;
     return units == 0 ? GEMM_SIDE : (units < MANY_UNITS ? GEMM_SMALL : GEMM_LARGE);
 }
 
@@ -356,6 +349,7 @@ static void tell_head(bench *b)
                                              .library = library,
                                              .machine = b->machine,
                                              .device = tp_device_text(b->dev),
+                                             .device_note = tp_device_note(b->dev),
                                              .precision = tp_precision_name(b->opts->precision),
                                              .threads = tp_threads(),
                                              .flush_bytes = b->flush_bytes,
@@ -418,8 +412,6 @@ static tp_status collect(bench_shapes *s, const tp_bench_opts *opts)
 {
     const tp_op *op = NULL;
 
-    for (int i = 0; i < opts->n_ops; i++)
-        TP_TRY(bench_op_find(&op, opts->ops[i]));
     for (int i = 0; i < opts->n_ops; i++) {
         TP_TRY(bench_op_find(&op, opts->ops[i]));
         TP_TRY(add_op(s, opts, op));

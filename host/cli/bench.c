@@ -1,65 +1,66 @@
 /* bench.c - temper bench: the op benchmark as a table, or as JSON a line. */
 #include "temper/bench.h"
 #include "host/cli/cli.h"
-#include <jansson.h>
 #include <malloc.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-static void print_object(json_t *o)
+/* *user becomes the exit code if there was no memory for a line. */
+static void print_object(void *user, json_t *o)
 {
-    char *line = o != NULL ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
+    const int code = cli_json_print(o);
 
-    if (line != NULL)
-        puts(line);
+    if (code != 0)
+        *(int *)user = code;
     fflush(stdout);
-    free(line);
-    json_decref(o);
 }
 
 static json_t *time_json(const tp_bench_time *t)
 {
-    return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f, s:f}", "runs", t->n, "median", t->median, "low", t->low,
-                     "high", t->high, "bytes_per_second", t->bytes_per_second, "flops_per_second",
-                     t->flops_per_second, "share", t->share);
+    return json_pack("{s:i, s:o, s:o, s:o, s:o, s:o, s:o}", "runs", t->n, "median",
+                     cli_json_number(t->median), "low", cli_json_number(t->low), "high",
+                     cli_json_number(t->high), "bytes_per_second", cli_json_number(t->bytes_per_second),
+                     "flops_per_second", cli_json_number(t->flops_per_second), "share",
+                     cli_json_number(t->share));
 }
 
 static void head_json(void *user, const tp_bench_head *h)
 {
-    (void)user;
-    print_object(json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:f, s:f, s:f}", "kind", "head", "temper",
-                           h->version, "library", h->library, "machine", h->machine, "device", h->device,
-                           "precision", h->precision, "threads", h->threads, "flush_bytes", h->flush_bytes,
-                           "copy_bytes_per_second", h->copy_bytes_per_second, "gemm_flops_per_second",
-                           h->gemm_flops_per_second));
+    json_t *o = json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:s, s:i}", "kind", "head", "temper", h->version,
+                          "library", h->library, "machine", cli_json_text(h->machine), "device",
+                          cli_json_text(h->device), "device_note", cli_json_text(h->device_note), "precision",
+                          h->precision, "threads", h->threads);
+
+    json_object_set_new(o, "flush_bytes", cli_json_number(h->flush_bytes));
+    json_object_set_new(o, "copy_bytes_per_second", cli_json_number(h->copy_bytes_per_second));
+    json_object_set_new(o, "gemm_flops_per_second", cli_json_number(h->gemm_flops_per_second));
+    print_object(user, o);
 }
 
 static void row_json(void *user, const tp_bench_row *r)
 {
     static const char *const states[] = {"timed", "skipped", "wrong"};
-    json_t *o =
-        json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "kind", "row", "op", r->op, "impl", r->impl, "from",
-                  r->from, "shape", r->shape, "attributes", r->attr, "state", states[r->state]);
+    json_t *o = json_pack("{s:s, s:s, s:s, s:o, s:s, s:s, s:s}", "kind", "row", "op", r->op, "impl", r->impl,
+                          "from", cli_json_text(r->from), "shape", r->shape, "attributes", r->attr, "state",
+                          states[r->state]);
 
-    (void)user;
-    if (o != NULL && r->state != TP_BENCH_TIMED)
-        json_object_set_new(o, "why", json_string(r->why));
-    else if (o != NULL) {
-        json_object_set_new(o, "error", json_real(r->error));
-        json_object_set_new(o, "tolerance", json_real(r->tolerance));
-        json_object_set_new(o, "flops", json_real(r->flops));
-        json_object_set_new(o, "bytes", json_real(r->bytes));
+    if (r->state != TP_BENCH_TIMED)
+        json_object_set_new(o, "why", cli_json_text(r->why));
+    else {
+        json_object_set_new(o, "error", cli_json_number(r->error));
+        json_object_set_new(o, "tolerance", cli_json_number(r->tolerance));
+        json_object_set_new(o, "flops", cli_json_number(r->flops));
+        json_object_set_new(o, "bytes", cli_json_number(r->bytes));
         json_object_set_new(o, "hot", time_json(&r->hot));
         json_object_set_new(o, "cold", time_json(&r->cold));
     }
-    print_object(o);
+    print_object(user, o);
 }
 
 static void head_text(void *user, const tp_bench_head *h)
 {
     (void)user;
-    printf("temper %s, %s, %s\n%s, %d threads, %s\n", h->version, h->library, h->machine, h->device,
+    printf("temper %s, %s, %s\n%s%s%s%s, %d threads, %s\n", h->version, h->library, h->machine, h->device,
+           h->device_note[0] != '\0' ? " (" : "", h->device_note, h->device_note[0] != '\0' ? ")" : "",
            h->threads, h->precision);
     printf("roofline: copy %.1f GB/s, gemm %.1f GFLOP/s; %.0f MB streamed before a cold run\n",
            h->copy_bytes_per_second * 1e-9, h->gemm_flops_per_second * 1e-9, h->flush_bytes * 1e-6);
@@ -104,6 +105,7 @@ static int find_precision(const char *name, tp_precision *out)
 int cli_bench(const cli_args *a)
 {
     tp_bench_opts o = TP_BENCH_OPTS_INIT;
+    int code = 0;
 
     o.device = a->device;
     o.n_ops = a->n_words - 1;
@@ -111,6 +113,7 @@ int cli_bench(const cli_args *a)
     o.shapes = a->shapes;
     o.head = a->json ? head_json : head_text;
     o.row = a->json ? row_json : row_text;
+    o.user = &code;
     if (a->runs != 0)
         o.runs = a->runs;
     if (a->precision != NULL && !find_precision(a->precision, &o.precision))
@@ -119,5 +122,5 @@ int cli_bench(const cli_args *a)
     mallopt(M_MMAP_MAX, 0);
     mallopt(M_TRIM_THRESHOLD, -1);
     const tp_status st = tp_bench(&o);
-    return st == TP_OK ? 0 : cli_fail(st);
+    return st == TP_OK ? code : cli_fail(st);
 }

@@ -1,9 +1,7 @@
+/* evaluate.c - temper evaluate and temper predict: a model on data. */
 #include "host/cli/cli.h"
-#include "temper/safetensors.h"
-#include <jansson.h>
+#include <errno.h>
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 static tp_evaluate_opts options_of(const cli_args *a)
@@ -50,7 +48,8 @@ static void print_slices(const cli_args *a, const tp_evaluation *e)
 
 static void print_text(const cli_args *a, const tp_evaluation *e)
 {
-    printf("%lld samples\n", (long long)e->rows);
+    printf("%lld samples on %s%s%s%s\n", (long long)e->rows, e->device, e->device_note[0] != '\0' ? " (" : "",
+           e->device_note, e->device_note[0] != '\0' ? ")" : "");
     for (int i = 0; i < e->scores.n; i++)
         printf("  %-18s %.6g\n", e->scores.names[i], e->scores.values[i]);
     if (e->n_classes > 0)
@@ -59,19 +58,15 @@ static void print_text(const cli_args *a, const tp_evaluation *e)
         print_slices(a, e);
 }
 
-static json_t *number(double v)
-{
-    return isfinite(v) ? json_real(v) : json_null();
-}
-
 static json_t *classes_json(const tp_evaluation *e)
 {
     json_t *list = json_array();
     for (int64_t k = 0; k < e->n_classes; k++) {
         const tp_class_score *c = &e->classes[k];
         json_array_append_new(list, json_pack("{s:I, s:o, s:o, s:o, s:o}", "class", (json_int_t)k,
-                                              "precision", number(c->precision), "recall", number(c->recall),
-                                              "f1", number(c->f1), "support", number(c->support)));
+                                              "precision", cli_json_number(c->precision), "recall",
+                                              cli_json_number(c->recall), "f1", cli_json_number(c->f1),
+                                              "support", cli_json_number(c->support)));
     }
     return list;
 }
@@ -85,28 +80,35 @@ static json_t *slices_json(const tp_evaluation *e)
         json_t *o =
             json_pack("{s:I, s:I}", "slice", (json_int_t)t->ids[i], "support", (json_int_t)t->support[i]);
         for (int m = 0; m < t->n_metrics; m++)
-            json_object_set_new(o, e->scores.names[m], number(t->values[i * t->n_metrics + m]));
+            json_object_set_new(o, e->scores.names[m], cli_json_number(t->values[i * t->n_metrics + m]));
         json_array_append_new(list, o);
     }
     return list;
 }
 
-static void print_json(const cli_args *a, const tp_evaluation *e)
+static int print_json(const cli_args *a, const tp_evaluation *e)
 {
-    json_t *metrics = json_object();
-    for (int i = 0; i < e->scores.n; i++)
-        json_object_set_new(metrics, e->scores.names[i], number(e->scores.values[i]));
-    json_t *o = json_pack("{s:s, s:s, s:I, s:o}", "status", "ok", "model", a->words[1], "samples",
-                          (json_int_t)e->rows, "metrics", metrics);
+    json_t *o =
+        json_pack("{s:s, s:o, s:o, s:o, s:I, s:o}", "status", "ok", "model", cli_json_text(a->words[1]),
+                  "device", cli_json_text(e->device), "device_note", cli_json_text(e->device_note), "samples",
+                  (json_int_t)e->rows, "metrics", cli_json_part(&e->scores));
     if (e->n_classes > 0)
         json_object_set_new(o, "classes", classes_json(e));
     if (e->slices.n > 0)
         json_object_set_new(o, "slices", slices_json(e));
-    char *line = o != NULL ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    if (line != NULL)
-        puts(line);
-    free(line);
-    json_decref(o);
+    return cli_json_print(o);
+}
+
+/* 0, or the exit code after a line that says how the rows to take were chosen wrongly. */
+static int check_rows(const cli_args *a)
+{
+    if (a->group != NULL && a->time != NULL)
+        return cli_usage("--group and --time exclude each other");
+    if (a->time == NULL && (!isnan(a->from) || !isnan(a->to)))
+        return cli_usage("--from and --to want --time");
+    if (a->time != NULL && !(a->from < a->to))
+        return cli_usage("--time wants --from and a later --to");
+    return 0;
 }
 
 int cli_evaluate(const cli_args *a)
@@ -114,91 +116,60 @@ int cli_evaluate(const cli_args *a)
     const tp_evaluate_opts o = options_of(a);
     tp_evaluation e;
 
-    if (a->n_words != 2 || a->data == NULL)
-        return cli_usage("evaluate wants one model and --data");
-    if (a->time != NULL && !(a->from < a->to))
-        return cli_usage("--time wants --from and a later --to");
+    int code = check_rows(a);
+    if (code != 0)
+        return code;
     const tp_status st = tp_run_evaluate(a->words[1], &o, &e);
     if (st != TP_OK)
         return cli_fail(st);
     if (a->json)
-        print_json(a, &e);
+        code = print_json(a, &e);
     else
         print_text(a, &e);
     tp_evaluation_clear(&e);
-    return 0;
+    return code;
+}
+
+static tp_status write_csv(const cli_output *out, const tp_evaluation *e)
+{
+    for (int64_t i = 0; i < e->rows; i++)
+        for (int64_t k = 0; k < e->width; k++)
+            TP_CHECK(fprintf(out->f, "%.9g%c", (double)e->outputs[i * e->width + k],
+                             k + 1 < e->width ? ',' : '\n') > 0,
+                     TP_EIO, "%s: writing: %s", out->path, strerror(errno));
+    return TP_OK;
+}
+
+static int print_written(const cli_args *a, const tp_evaluation *e)
+{
+    return cli_json_print(
+        json_pack("{s:s, s:o, s:o, s:o, s:I, s:I, s:o}", "status", "ok", "model", cli_json_text(a->words[1]),
+                  "device", cli_json_text(e->device), "device_note", cli_json_text(e->device_note), "samples",
+                  (json_int_t)e->rows, "outputs", (json_int_t)e->width, "out", cli_json_text(a->out)));
 }
 
 int cli_predict(const cli_args *a)
 {
     const tp_evaluate_opts o = options_of(a);
-    tp_evaluation e;
+    tp_evaluation e = {.rows = 0};
+    cli_output out;
 
-    if (a->n_words != 2 || a->data == NULL)
-        return cli_usage("predict wants one model and --data");
-    if (a->time != NULL && !(a->from < a->to))
-        return cli_usage("--time wants --from and a later --to");
-    const tp_status st = tp_run_predict(a->words[1], &o, &e);
+    int code = check_rows(a);
+    if (code != 0)
+        return code;
+    if (a->json && (a->out == NULL || strcmp(a->out, "-") == 0))
+        return cli_usage("predict --json wants --out FILE: the object has standard output for itself");
+    tp_status st = cli_output_open(&out, a->out);
     if (st != TP_OK)
         return cli_fail(st);
-    FILE *f = a->out == NULL || strcmp(a->out, "-") == 0 ? stdout : fopen(a->out, "w");
-    if (f == NULL) {
-        fprintf(stderr, "temper: %s cannot be created\n", a->out);
-        tp_evaluation_clear(&e);
-        return tp_status_exit_code(TP_ECREATE);
-    }
-    for (int64_t i = 0; i < e.rows; i++)
-        for (int64_t k = 0; k < e.width; k++)
-            fprintf(f, "%.9g%c", (double)e.outputs[i * e.width + k], k + 1 < e.width ? ',' : '\n');
-    tp_evaluation_clear(&e);
-    const int failed = ferror(f) != 0 || (f != stdout && fclose(f) != 0) || fflush(stdout) != 0;
-    return failed ? tp_status_exit_code(TP_EIO) : 0;
-}
-
-int cli_inspect(const cli_args *a)
-{
-    tp_tensors *t = NULL;
-    char shape[TP_SHAPE_TEXT_SIZE], hash[65];
-
-    if (a->n_words != 2)
-        return cli_usage("inspect wants one file");
-    tp_status st = tp_tensors_load(&t, a->words[1]);
+    st = tp_run_predict(a->words[1], &o, &e);
     if (st == TP_OK)
-        st = tp_tensors_hash(t, hash);
+        st = write_csv(&out, &e);
+    st = cli_output_close(&out, st);
     if (st != TP_OK)
-        return cli_fail(st);
-    for (int i = 0; i < tp_tensors_count(t); i++) {
-        const tp_tensor *x = tp_tensors_at(t, i);
-        printf("%-40s %-9s %s\n", tp_tensors_name(t, i), tp_dtype_name(x->dtype),
-               tp_shape_text(x->shape, shape, sizeof(shape)));
-    }
-    static const char *const keys[] = {"temper.step", "temper.model", "temper.layers"};
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-        if (tp_tensors_meta(t, keys[i]) != NULL)
-            printf("%s: %s\n", keys[i], tp_tensors_meta(t, keys[i]));
-    printf("hash %s\n", hash);
-    tp_tensors_free(t);
-    return 0;
-}
-
-int cli_help(const cli_args *a)
-{
-    char *text = NULL;
-
-    if (a->n_words > 1 && strcmp(a->words[1], "recipe") == 0) {
-        const tp_status st = tp_recipe_help(&text);
-        if (st != TP_OK)
-            return cli_fail(st);
-        fputs(text, stdout);
-        free(text);
-        return 0;
-    }
-    printf("usage: temper COMMAND ...\n\n");
-    for (const cli_command *c = cli_commands; c->name != NULL; c++)
-        if (a->n_words < 2 || strcmp(a->words[1], c->name) == 0)
-            printf("  temper %s %s\n      %s\n", c->name, c->usage, c->help);
-    printf("\noptions: --data FILE  --out PATH  --device auto|cpu|cuda[:N]  --set KEY=VALUE  --json  "
-           "--quiet\n         train: --resume  --dump-plan\n"
-           "topics: recipe\n");
-    return 0;
+        code = cli_fail(st);
+    else if (a->json)
+        code = print_written(a, &e);
+    tp_evaluation_clear(&e);
+    return code;
 }

@@ -1,8 +1,6 @@
+/* train.c - temper train: a run, what it shows while it goes on, and how it is stopped. */
 #include "host/cli/cli.h"
-#include <jansson.h>
-#include <math.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -15,67 +13,84 @@ static void on_signal(int number)
     stop_asked = 1;
 }
 
-static void print_part(FILE *f, const char *name, const tp_run_part *p)
+/* What is shown of a run under way. */
+typedef struct show {
+    const cli_args *a;
+    const tp_recipe *recipe;
+    FILE *f;
+    int bar;           /* one stands on the last line, without its end */
+    int64_t first;     /* the first report: step, 0 if there was none yet, */
+    double first_time; /* and seconds */
+} show;
+
+static void end_bar(show *s)
 {
-    for (int i = 0; i < p->n; i++)
-        fprintf(f, "%s%s%s %.5g", i == 0 ? "  " : ", ", i == 0 ? name : "", i == 0 ? " " : "", p->values[i]);
-    (void)p;
+    if (s->bar)
+        fputc('\n', s->f);
+    s->bar = 0;
 }
 
 static void on_start(void *user, const char *device)
 {
-    const cli_args *a = user;
-    if (!a->quiet)
-        fprintf(a->json ? stderr : stdout, "on %s\n", device);
+    const show *s = user;
+    if (!s->a->quiet)
+        fprintf(s->f, "on %s\n", device);
+}
+
+/* By the steps since the first report of this process, validation between them included. */
+static double seconds_left(show *s, const tp_run_report *r)
+{
+    double step_seconds;
+
+    if (s->first > 0)
+        step_seconds = (r->seconds - s->first_time) / (double)(r->step - s->first);
+    else {
+        step_seconds = (double)s->recipe->train.batch / r->samples_per_second;
+        s->first = r->step;
+        s->first_time = r->seconds;
+    }
+    return (double)(r->total_steps - r->step) * step_seconds;
 }
 
 /* One line a report; on a terminal a bar that is drawn over. */
 static void on_report(void *user, const tp_run_report *r)
 {
-    const cli_args *a = user;
-    FILE *f = a->json ? stderr : stdout;
-    const double left = r->seconds / (double)(r->step > 0 ? r->step : 1) * (double)(r->total_steps - r->step);
+    show *s = user;
 
-    if (a->quiet)
+    if (s->a->quiet)
         return;
-    if (isatty(fileno(f))) {
+    if (isatty(fileno(s->f))) {
         char bar[31] = "..............................";
         memset(bar, '#', (size_t)(30 * r->step / r->total_steps));
-        fprintf(f, "\r[%s] %3.0f%%  loss %.5g  %.0f samples/s  %.0f s left ", bar,
-                100.0 * (double)r->step / (double)r->total_steps, r->loss, r->samples_per_second, left);
-        if (r->step == r->total_steps)
-            fputc('\n', f);
+        fprintf(s->f, "\r[%s] %3.0f%%  loss %.5g  %.0f samples/s  %.0f s left \x1b[K", bar,
+                100.0 * (double)r->step / (double)r->total_steps, r->loss, r->samples_per_second,
+                seconds_left(s, r));
+        s->bar = 1;
     } else {
-        fprintf(f, "step %lld/%lld  lr %.4g  loss %.5g  %.0f samples/s", (long long)r->step,
+        fprintf(s->f, "step %lld/%lld  lr %.4g  loss %.5g  %.0f samples/s", (long long)r->step,
                 (long long)r->total_steps, r->lr, r->loss, r->samples_per_second);
         for (int i = 0; i < r->validation.n; i++)
-            fprintf(f, "  validation %s %.5g", r->validation.names[i], r->validation.values[i]);
-        fputc('\n', f);
+            fprintf(s->f, "  validation %s %.5g", r->validation.names[i], r->validation.values[i]);
+        fputc('\n', s->f);
     }
-    fflush(f);
+    fflush(s->f);
 }
 
-static json_t *part_json(const tp_run_part *p)
+static int print_json(const cli_args *a, const tp_run_result *r)
 {
-    json_t *o = json_object();
+    return cli_json_print(
+        json_pack("{s:s, s:o, s:o, s:o, s:I, s:o, s:o, s:s, s:{s:o, s:o}}", "status",
+                  r->already_done ? "already done" : "ok", "run", cli_json_text(a->out != NULL ? a->out : ""),
+                  "device", cli_json_text(r->device), "device_note", cli_json_text(r->device_note), "steps",
+                  (json_int_t)r->steps, "seconds", cli_json_number(r->seconds), "samples_per_second",
+                  cli_json_number(r->samples_per_second), "weights_hash", r->weights_hash, "metrics",
+                  "validation", cli_json_part(&r->validation), "test", cli_json_part(&r->test)));
+}
+
+static void print_part(const char *name, const tp_run_part *p)
+{
     for (int i = 0; i < p->n; i++)
-        json_object_set_new(o, p->names[i], isfinite(p->values[i]) ? json_real(p->values[i]) : json_null());
-    return o;
-}
-
-static void print_json(const cli_args *a, const tp_run_result *r)
-{
-    json_t *o = json_pack("{s:s, s:s, s:s, s:I, s:f, s:f, s:s, s:{s:o, s:o}}", "status",
-                          r->already_done ? "already done" : "ok", "run", a->out != NULL ? a->out : "",
-                          "device", r->device, "steps", (json_int_t)r->steps, "seconds", r->seconds,
-                          "samples_per_second", r->samples_per_second, "weights_hash", r->weights_hash,
-                          "metrics", "validation", part_json(&r->validation), "test", part_json(&r->test));
-    char *line = o != NULL ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-
-    if (line != NULL)
-        puts(line);
-    free(line);
-    json_decref(o);
+        printf("  %s %s %.6g\n", name, p->names[i], p->values[i]);
 }
 
 static void print_text(const cli_args *a, const tp_run_result *r)
@@ -87,56 +102,62 @@ static void print_text(const cli_args *a, const tp_run_result *r)
     else
         printf("%lld steps in %.2f s, %.0f samples/s on %s\n", (long long)r->steps, r->seconds,
                r->samples_per_second, r->device);
-    if (r->validation.n > 0)
-        print_part(stdout, "validation: loss", &r->validation);
-    if (r->validation.n > 0)
-        fputc('\n', stdout);
-    for (int i = 0; i < r->test.n; i++)
-        printf("  test %s %.6g\n", r->test.names[i], r->test.values[i]);
+    print_part("validation", &r->validation);
+    print_part("test", &r->test);
     printf("  weights %s\n", r->weights_hash);
     if (a->out != NULL)
         printf("  model %s/model.safetensors\n", a->out);
 }
 
-int cli_train(const cli_args *a)
+static tp_status train(const cli_args *a, tp_recipe *recipe, tp_run_result *result)
 {
     tp_run_opts o = TP_RUN_OPTS_INIT;
+    show s = {.a = a, .recipe = recipe, .f = a->json ? stderr : stdout};
     char *plan = NULL;
-    const struct sigaction act = {.sa_handler = on_signal};
 
-    if (a->n_words != 2)
-        return cli_usage("train wants one recipe");
+    TP_TRY(tp_recipe_read(recipe, a->words[1], a->n_sets, a->sets));
+    o.data = a->data;
+    o.out = a->out;
+    o.device = a->device;
+    o.resume = a->resume;
+    o.stop = &stop_asked;
+    o.start = on_start;
+    o.report = on_report;
+    o.user = &s;
+    o.plan_text = a->dump_plan ? &plan : NULL;
+    const tp_status st = tp_run_train(recipe, &o, result);
+    end_bar(&s);
+    if (plan != NULL)
+        fputs(plan, s.f);
+    tp_text_free(plan);
+    return st;
+}
+
+int cli_train(const cli_args *a)
+{
+    /* The first signal asks for a stop, a second one of the same kind ends the process. What is printed when
+     * the first comes is printed on. */
+    const struct sigaction act = {.sa_handler = on_signal, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    int code;
+
+    if (a->resume && a->out == NULL)
+        return cli_usage("--resume wants --out DIR, the run to go on with");
     tp_run_result *result = calloc(1, sizeof(*result));
     tp_recipe *recipe = calloc(1, sizeof(*recipe));
-    if (result == NULL || recipe == NULL) {
-        free(result);
-        free(recipe);
-        return cli_fail(tp_error_set(TP_ENOMEM, __FILE__, __LINE__, "no memory for the recipe"));
+    if (result == NULL || recipe == NULL)
+        code = cli_fail(tp_error_set(TP_ENOMEM, __FILE__, __LINE__, "no memory for the recipe"));
+    else {
+        sigaction(SIGTERM, &act, NULL);
+        sigaction(SIGINT, &act, NULL);
+        const tp_status st = train(a, recipe, result);
+        code = st != TP_OK ? cli_fail(st) : 0;
+        if (st == TP_OK && a->json)
+            code = print_json(a, result);
+        else if (st == TP_OK)
+            print_text(a, result);
+        tp_recipe_clear(recipe);
     }
-    sigaction(SIGTERM, &act, NULL);
-    sigaction(SIGINT, &act, NULL);
-    tp_status st = tp_recipe_read(recipe, a->words[1], a->n_sets, a->sets);
-    if (st == TP_OK) {
-        o.data = a->data;
-        o.out = a->out;
-        o.device = a->device;
-        o.resume = a->resume;
-        o.stop = &stop_asked;
-        o.start = on_start;
-        o.report = on_report;
-        o.user = (void *)(uintptr_t)a;
-        o.plan_text = a->dump_plan ? &plan : NULL;
-        st = tp_run_train(recipe, &o, result);
-    }
-    if (plan != NULL)
-        fputs(plan, a->json ? stderr : stdout);
-    free(plan);
-    if (st == TP_OK && a->json)
-        print_json(a, result);
-    else if (st == TP_OK)
-        print_text(a, result);
-    tp_recipe_clear(recipe);
     free(recipe);
     free(result);
-    return st == TP_OK ? 0 : cli_fail(st);
+    return code;
 }

@@ -20,7 +20,7 @@ static const struct {
     [TP_ENOENT] = {"TP_ENOENT", 66},
     [TP_EDEVICE] = {"TP_EDEVICE", 69},
     [TP_EUNSUP] = {"TP_EUNSUP", 69},
-    [TP_ENOMEM] = {"TP_ENOMEM", 70},
+    [TP_ENOMEM] = {"TP_ENOMEM", 69},
     [TP_EINTERNAL] = {"TP_EINTERNAL", 70},
     [TP_ECREATE] = {"TP_ECREATE", 73},
     [TP_EBUSY] = {"TP_EBUSY", 73},

@@ -1,6 +1,6 @@
 /* cuda_module.h - what libtemper and libtemper_cuda.so know of each other. The module is opened with dlopen,
  * so that temper runs where there is no CUDA; it links nothing of libtemper, and what it needs of it is
- * handed over here. Both come from one source tree: a module of another version is refused. */
+ * handed over here. Both come from one source tree: a module that was built with other headers is refused. */
 #ifndef TP_CUDA_MODULE_H
 #define TP_CUDA_MODULE_H
 #include "host/graph/device.h"
@@ -9,13 +9,12 @@
 extern "C" {
 #endif
 
-/* Of the version and of the structs that both sides see. */
-#define TP_CUDA_MODULE_ABI                                                                                   \
-    ((uint64_t)1 << 48 | (uint64_t)sizeof(struct tp_plan) << 32 | (uint64_t)sizeof(tp_step) << 16 |          \
-     (uint64_t)sizeof(struct tp_device))
+/* Each side has its own: a hash of the headers that both see the same data through (cmake/module_abi.cmake).
+ */
+extern const uint64_t tp_cuda_module_abi;
 
 typedef struct tp_cuda_host {
-    uint64_t abi;
+    uint64_t abi; /* libtemper's number; first in every version */
     tp_status (*error)(tp_status st, const char *file, int line, const char *text);
     const char *(*last_error)(void);
     tp_status (*alloc)(void *out_pointer, size_t count, size_t size, const char *what);
@@ -23,7 +22,6 @@ typedef struct tp_cuda_host {
 } tp_cuda_host;
 
 typedef struct tp_cuda_module {
-    uint64_t abi;
     /* Number of devices. TP_EDEVICE with the reason when none can be used. */
     tp_status (*count)(int *out);
     tp_status (*describe)(int index, tp_device_info *out);
@@ -31,7 +29,7 @@ typedef struct tp_cuda_module {
     tp_status (*open)(tp_device *dev, int index);
 } tp_cuda_module;
 
-/* The one symbol of the module; NULL if host is of another version. host must stay. */
+/* The one symbol of the module; NULL if the numbers differ. host must stay. */
 TP_API const tp_cuda_module *tp_cuda_module_get(const tp_cuda_host *host);
 #define TP_CUDA_MODULE_SYMBOL "tp_cuda_module_get"
 

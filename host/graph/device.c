@@ -58,7 +58,7 @@ void tp_device_close(tp_device *dev)
 const char *tp_precision_name(tp_precision precision)
 {
     static const char *const names[TP_PRECISIONS] = {"fp32", "tf32", "bf16"};
-    return names[precision];
+    return (unsigned)precision < TP_PRECISIONS ? names[precision] : "none";
 }
 
 tp_device_kind tp_device_kind_of(const tp_device *dev)

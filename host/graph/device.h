@@ -47,7 +47,8 @@ struct tp_device {
     tp_device_kind kind;
     const tp_device_ops *ops;
     void *ctx;
-    const void *queue; /* tp_call's */
+    const void *queue;   /* tp_call's */
+    int multiprocessors; /* of a GPU; 0 for the CPU */
     char text[TP_DEVICE_TEXT], note[TP_DEVICE_TEXT];
 };
 

@@ -17,7 +17,7 @@ static tp_status module_error(tp_status st, const char *file, int line, const ch
     return tp_error_set(st, file, line, "%s", text);
 }
 
-static const tp_cuda_host host = {TP_CUDA_MODULE_ABI, module_error, tp_last_error, tp_alloc, tp_free};
+static tp_cuda_host host = {0, module_error, tp_last_error, tp_alloc, tp_free};
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const tp_cuda_module *module;
@@ -55,11 +55,10 @@ static void load(void)
     }
     void *symbol = dlsym(library, TP_CUDA_MODULE_SYMBOL);
     memcpy(&get, &symbol, sizeof(get));
+    host.abi = tp_cuda_module_abi;
     module = get != NULL ? get(&host) : NULL;
-    if (module == NULL || module->abi != host.abi) {
-        module = NULL;
+    if (module == NULL)
         snprintf(why, sizeof(why), "no GPU: module %.150s is not of this version of Temper", file);
-    }
 }
 
 tp_status tp_cuda_module_load(const tp_cuda_module **out)

@@ -7,6 +7,7 @@
 #include "host/graph/cuda_module.h"
 #include "host/graph/plan.h"
 #include "kernels/libraries.cuh"
+#include <cctype>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -84,15 +85,21 @@ tp_status tp_cuda_check(cudaError_t error, const char *what)
 
 struct cuda_context {
     tp_cuda_queue queue;
-    int index;
+    tp_libraries libraries;          /* the queue's */
     cudaStream_t streams[TP_QUEUES]; /* the first is the queue's */
     cudaEvent_t marks[TP_DEVICE_MARKS];
-    char device[320]; /* the queue's */
+    char device[192]; /* the queue's */
 };
 
 static cuda_context *context_of(tp_device *dev)
 {
     return static_cast<cuda_context *>(dev->ctx);
+}
+
+/* Every call begins with this: in the thread that makes it another GPU may be current. */
+static cudaError_t make_current(tp_device *dev)
+{
+    return cudaSetDevice(context_of(dev)->queue.index);
 }
 
 static tp_status out_of_memory(size_t bytes, const char *what)
@@ -108,12 +115,15 @@ static tp_status cuda_alloc(tp_device *dev, void **out, size_t bytes, const char
 {
     const size_t asked = bytes > 0 ? bytes : TP_WARP;
     *out = nullptr;
+    TP_TRY(tp_cuda_check(make_current(dev), what));
     const cudaError_t e = cudaMalloc(out, asked);
 
     if (e == cudaErrorMemoryAllocation)
         return out_of_memory(asked, what);
     TP_TRY(tp_cuda_check(e, what));
-    const tp_status st = tp_cuda_check(cudaMemsetAsync(*out, 0, asked, context_of(dev)->queue.stream), what);
+    tp_status st = tp_cuda_check(cudaMemsetAsync(*out, 0, asked, context_of(dev)->queue.stream), what);
+    if (st == TP_OK) /* the other queues do not follow this one */
+        st = tp_cuda_check(cudaStreamSynchronize(context_of(dev)->queue.stream), what);
     if (st != TP_OK) {
         (void)cudaFree(*out);
         *out = nullptr;
@@ -123,7 +133,7 @@ static tp_status cuda_alloc(tp_device *dev, void **out, size_t bytes, const char
 
 static void cuda_release(tp_device *dev, void *p)
 {
-    (void)dev;
+    (void)make_current(dev);
     (void)cudaFree(p);
 }
 
@@ -131,6 +141,7 @@ static tp_status copy(tp_device *dev, void *dst, const void *src, size_t bytes, 
 {
     cudaStream_t stream = context_of(dev)->queue.stream;
 
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaMemcpyAsync(dst, src, bytes, kind, stream));
     TP_CUDA(cudaStreamSynchronize(stream));
     return TP_OK;
@@ -148,7 +159,7 @@ static tp_status cuda_download(tp_device *dev, void *dst, const void *src, size_
 
 static tp_status cuda_memory(tp_device *dev, size_t *free_bytes, size_t *total)
 {
-    (void)dev;
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaMemGetInfo(free_bytes, total));
     return TP_OK;
 }
@@ -157,16 +168,21 @@ static tp_status cuda_host_alloc(tp_device *dev, void **out, size_t bytes, const
 {
     const size_t asked = bytes > 0 ? bytes : TP_WARP;
 
-    (void)dev;
     *out = nullptr;
-    TP_TRY(tp_cuda_check(cudaHostAlloc(out, asked, cudaHostAllocDefault), what));
+    TP_TRY(tp_cuda_check(make_current(dev), what));
+    const cudaError_t e = cudaHostAlloc(out, asked, cudaHostAllocDefault);
+    if (e == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        TP_FAIL(TP_ENOMEM, "cuda: no pinned host memory for %s: %zu bytes asked", what, asked);
+    }
+    TP_TRY(tp_cuda_check(e, what));
     memset(*out, 0, asked);
     return TP_OK;
 }
 
 static void cuda_host_release(tp_device *dev, void *p)
 {
-    (void)dev;
+    (void)make_current(dev);
     (void)cudaFreeHost(p);
 }
 
@@ -177,26 +193,28 @@ static tp_status cuda_enqueue_copy(tp_device *dev, tp_queue queue, void *dst, co
                                 : direction == TP_FROM_DEVICE ? cudaMemcpyDeviceToHost
                                                               : cudaMemcpyDeviceToDevice;
 
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaMemcpyAsync(dst, src, bytes, kind, context_of(dev)->streams[queue]));
     return TP_OK;
 }
 
 static tp_status cuda_mark(tp_device *dev, tp_queue queue, int mark)
 {
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaEventRecord(context_of(dev)->marks[mark], context_of(dev)->streams[queue]));
     return TP_OK;
 }
 
 static tp_status cuda_follow(tp_device *dev, tp_queue queue, int mark)
 {
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaStreamWaitEvent(context_of(dev)->streams[queue], context_of(dev)->marks[mark], 0));
     return TP_OK;
 }
 
-/* The thread that asks may be one that has not chosen a device yet. */
 static tp_status cuda_await(tp_device *dev, int mark)
 {
-    TP_CUDA(cudaSetDevice(context_of(dev)->index));
+    TP_CUDA(make_current(dev));
     TP_CUDA(cudaEventSynchronize(context_of(dev)->marks[mark]));
     return TP_OK;
 }
@@ -217,6 +235,19 @@ static tp_status walk(tp_plan *p)
     return TP_OK;
 }
 
+/* How many bytes a graph asks for the runtime does not say. */
+static tp_status check_graph(cudaError_t e, const tp_plan *p, int64_t times, const char *what)
+{
+    size_t left = 0, total = 0;
+
+    if (e != cudaErrorMemoryAllocation)
+        return tp_cuda_check(e, what);
+    (void)cudaGetLastError();
+    (void)cudaMemGetInfo(&left, &total);
+    TP_FAIL(TP_ENOMEM, "cuda: no memory for the graph of a plan: %lld times %d steps, %zu of %zu bytes free",
+            static_cast<long long>(times), p->n_steps, left, total);
+}
+
 static tp_status capture(tp_device *dev, tp_plan *p, int64_t times, cudaGraphExec_t *out)
 {
     cudaStream_t stream = context_of(dev)->queue.stream;
@@ -230,8 +261,10 @@ static tp_status capture(tp_device *dev, tp_plan *p, int64_t times, cudaGraphExe
     const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
     if (st == TP_OK)
         st = tp_cuda_check(ended, "capture of a plan");
+    else
+        (void)cudaGetLastError(); /* that the capture failed too is nothing for the next plan to report */
     if (st == TP_OK)
-        st = tp_cuda_check(cudaGraphInstantiate(out, graph, 0), "instantiation of a plan");
+        st = check_graph(cudaGraphInstantiate(out, graph, 0), p, times, "instantiation of a plan");
     if (graph != nullptr)
         (void)cudaGraphDestroy(graph);
     return st;
@@ -314,16 +347,16 @@ static tp_status cuda_run(tp_device *dev, tp_plan *p, int64_t times)
 {
     cudaStream_t stream = context_of(dev)->queue.stream;
 
+    TP_CUDA(make_current(dev));
     if (p->opts.poison || p->opts.timed)
         return run_slowly(dev, p, times);
     TP_TRY(ready(dev, p, times));
     const captured *c = static_cast<captured *>(p->captured);
     if (times > 1 && times == c->length) {
-        TP_CUDA(cudaGraphLaunch(c->many, stream));
-        return TP_OK;
+        return check_graph(cudaGraphLaunch(c->many, stream), p, times, "launch of a plan");
     }
     for (; times > 0; times--)
-        TP_CUDA(cudaGraphLaunch(c->once, stream));
+        TP_TRY(check_graph(cudaGraphLaunch(c->once, stream), p, 1, "launch of a plan"));
     return TP_OK;
 }
 
@@ -331,9 +364,9 @@ static void cuda_forget(tp_device *dev, tp_plan *p)
 {
     captured *c = static_cast<captured *>(p->captured);
 
-    (void)dev;
     if (c == nullptr)
         return;
+    (void)make_current(dev);
     if (c->once != nullptr)
         (void)cudaGraphExecDestroy(c->once);
     if (c->many != nullptr)
@@ -372,6 +405,7 @@ static void stop(cuda_context *ctx)
     for (cudaStream_t stream : ctx->streams)
         if (stream != nullptr)
             (void)cudaStreamSynchronize(stream);
+    tp_libraries_close(&ctx->libraries);
     for (cudaEvent_t mark : ctx->marks)
         if (mark != nullptr)
             (void)cudaEventDestroy(mark);
@@ -384,6 +418,7 @@ static void cuda_close(tp_device *dev)
 {
     cuda_context *ctx = context_of(dev);
 
+    (void)make_current(dev);
     stop(ctx);
     tp_free(ctx);
 }
@@ -411,13 +446,59 @@ static tp_status count(int *out)
         *out = 0;
         TP_FAIL(TP_EDEVICE, "no GPU: the NVIDIA driver finds none");
     }
+    TP_CHECK(e != cudaErrorMemoryAllocation, TP_EDEVICE, "no GPU: out of memory before any was counted");
     TP_TRY(tp_cuda_check(e, "device count"));
     TP_CHECK(*out > 0, TP_EDEVICE, "no GPU: the NVIDIA driver finds none");
     return TP_OK;
 }
 
-/* Without the libraries: those are opened when a plan first asks for them. */
-static tp_status describe_gpu(int index, tp_device_info *out)
+/* A GPU that has no room for another process is one that is not there. */
+static tp_status no_room(int index)
+{
+    size_t left = 0, total = 0;
+
+    const int known = cudaSetDevice(index) == cudaSuccess && cudaMemGetInfo(&left, &total) == cudaSuccess;
+    (void)cudaGetLastError();
+    TP_CHECK(known, TP_EDEVICE, "no GPU: out of memory on cuda:%d (it does not say what is free)", index);
+    TP_FAIL(TP_EDEVICE, "no GPU: out of memory on cuda:%d (%zu of %zu bytes free)", index, left, total);
+}
+
+#ifndef TP_EMULATED
+#define DRIVER_FILE "/proc/driver/nvidia/version"
+#else
+#define DRIVER_FILE emu::driver_file()
+#endif
+
+/* The first word with a point in "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.159.04  Tue Sep 23
+ * ...". */
+static void read_driver_build(char *build, size_t size)
+{
+    char line[256] = "", *rest = nullptr;
+    FILE *f = fopen(DRIVER_FILE, "re");
+
+    build[0] = '\0';
+    if (f == nullptr)
+        return;
+    if (fgets(line, sizeof(line), f) == nullptr)
+        line[0] = '\0';
+    (void)fclose(f);
+    for (char *word = strtok_r(line, " \t\n", &rest); word != nullptr && build[0] == '\0';
+         word = strtok_r(nullptr, " \t\n", &rest))
+        if (isdigit(static_cast<unsigned char>(word[0])) && strchr(word, '.') != nullptr)
+            snprintf(build, size, "%s", word);
+}
+
+/* "580.159.04 (CUDA 13.0)", or "CUDA 13.0" where the build is not known. */
+static const char *driver_text(const tp_device_info *info, char *text, size_t size)
+{
+    const int known = info->driver_build[0] != '\0';
+
+    snprintf(text, size, "%s%sCUDA %d.%d%s", info->driver_build, known ? " (" : "", info->driver / 1000,
+             info->driver % 1000 / 10, known ? ")" : "");
+    return text;
+}
+
+static tp_status ask_current(int index, tp_device_info *out)
 {
     cudaDeviceProp prop;
 
@@ -425,32 +506,45 @@ static tp_status describe_gpu(int index, tp_device_info *out)
     TP_CUDA(cudaGetDeviceProperties(&prop, index));
     TP_CUDA(cudaDriverGetVersion(&out->driver));
     TP_CUDA(cudaRuntimeGetVersion(&out->runtime));
+    read_driver_build(out->driver_build, sizeof(out->driver_build));
     snprintf(out->name, sizeof(out->name), "%s", prop.name);
     out->capability = 10 * prop.major + prop.minor;
     out->multiprocessors = prop.multiProcessorCount;
-    out->memory_bytes = prop.totalGlobalMem;
-    TP_CUDA(cudaSetDevice(index));
     TP_CUDA(cudaMemGetInfo(&out->free_bytes, &out->memory_bytes));
     return TP_OK;
 }
 
+/* Makes a GPU current and asks it what it is. */
+static tp_status ask(int index, tp_device_info *out)
+{
+    tp_status st = tp_cuda_check(cudaSetDevice(index), "choice of a GPU");
+
+    if (st == TP_OK)
+        st = ask_current(index, out);
+    return st == TP_ENOMEM ? no_room(index) : st;
+}
+
+/* Leaves the GPU current that was. */
 static tp_status describe(int index, tp_device_info *out)
 {
-    TP_TRY(describe_gpu(index, out));
-    tp_libraries_describe(out->cublaslt, sizeof(out->cublaslt), out->cudnn, sizeof(out->cudnn));
-    return TP_OK;
+    tp_libraries libraries = {};
+    int before = 0;
+
+    TP_CUDA(cudaGetDevice(&before));
+    const tp_status st = ask(index, out);
+    if (st == TP_OK) {
+        tp_libraries_describe(&libraries, out->cublaslt, sizeof(out->cublaslt), out->cudnn,
+                              sizeof(out->cudnn));
+        tp_libraries_close(&libraries);
+    }
+    (void)cudaSetDevice(before);
+    return st;
 }
 
 static tp_status start(cuda_context *ctx)
 {
-    cudaDeviceProp prop;
-
-    TP_CUDA(cudaSetDevice(ctx->index));
-    TP_CUDA(cudaGetDeviceProperties(&prop, ctx->index));
-    ctx->queue.multiprocessors = prop.multiProcessorCount;
     for (cudaStream_t &stream : ctx->streams)
         TP_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
-    ctx->queue.stream = ctx->streams[TP_QUEUE_RUN];
     for (cudaEvent_t &mark : ctx->marks)
         TP_CUDA(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming));
     return TP_OK;
@@ -460,33 +554,35 @@ static tp_status open_device(tp_device *dev, int index)
 {
     tp_device_info info;
     cuda_context *ctx = nullptr;
+    char driver[64];
 
-    TP_TRY(describe_gpu(index, &info));
+    TP_TRY(ask(index, &info));
     TP_TRY(tp_alloc(&ctx, 1, sizeof(*ctx), "device"));
-    ctx->index = index;
     const tp_status st = start(ctx);
     if (st != TP_OK) {
         stop(ctx);
         tp_free(ctx);
-        return st;
+        return st == TP_ENOMEM ? no_room(index) : st;
     }
-    snprintf(ctx->device, sizeof(ctx->device), "%.250s, driver %d", info.name, info.driver);
-    ctx->queue.device = ctx->device;
+    (void)driver_text(&info, driver, sizeof(driver));
+    snprintf(ctx->device, sizeof(ctx->device), "%.100s, driver %s", info.name, driver);
+    ctx->queue = {index, ctx->streams[TP_QUEUE_RUN], info.multiprocessors, ctx->device, &ctx->libraries};
     dev->kind = TP_CUDA;
     dev->ops = &cuda_ops;
     dev->ctx = ctx;
     dev->queue = &ctx->queue;
-    snprintf(dev->text, sizeof(dev->text), "cuda:%d: %s, capability %d.%d, %.1f GiB, driver %d.%d", index,
+    dev->multiprocessors = info.multiprocessors;
+    snprintf(dev->text, sizeof(dev->text), "cuda:%d: %s, capability %d.%d, %.1f GiB, driver %s", index,
              info.name, info.capability / 10, info.capability % 10,
-             static_cast<double>(info.memory_bytes) / (1 << 30), info.driver / 1000, info.driver % 1000 / 10);
+             static_cast<double>(info.memory_bytes) / (1 << 30), driver);
     return TP_OK;
 }
 
-static const tp_cuda_module module = {TP_CUDA_MODULE_ABI, count, describe, open_device};
+static const tp_cuda_module module = {count, describe, open_device};
 
 const tp_cuda_module *tp_cuda_module_get(const tp_cuda_host *libtemper)
 {
-    if (libtemper->abi != TP_CUDA_MODULE_ABI)
+    if (libtemper->abi != tp_cuda_module_abi)
         return nullptr;
     host = libtemper;
     return &module;

@@ -301,29 +301,51 @@ static void bind(tp_plan *p)
     }
 }
 
-/* Names the three values that take most of the arena, after what the device has said. */
-static tp_status arena_refused(const tp_plan *p)
+/* What lies in a slot: the first of the values that share it, or what an op computes in. */
+static void slot_text(const tp_plan *p, int slot, char *text, size_t size)
 {
-    char line[512], shape[TP_SHAPE_TEXT_SIZE];
-    tp_val largest[3] = {0, 0, 0};
-    int n = snprintf(line, sizeof(line), "%s; largest values:", tp_last_error());
+    const tp_graph *g = p->graph;
+    const tp_step *s = &p->steps[p->slots[slot].first];
+    const tp_node *node = &g->nodes[s->node];
+    char shape[TP_SHAPE_TEXT_SIZE] = "";
 
-    for (size_t v = 1; v < p->graph->n_values; v++) {
-        tp_val at = p->slot_of[v] >= 0 ? (tp_val)v : 0;
-        for (int k = 0; k < 3 && at != 0; k++)
-            if (largest[k] == 0 || value_bytes(p->graph, at) > value_bytes(p->graph, largest[k])) {
-                const tp_val swap = largest[k];
+    for (size_t v = 1; v < g->n_values; v++)
+        if (p->slot_of[v] == slot) {
+            const tp_tensor t = tp_graph_tensor(g, (tp_val)v);
+            snprintf(text, size, "%s%s of %zu bytes", g->nodes[g->values[v].node].op->name,
+                     tp_shape_text(t.shape, shape, sizeof(shape)), tp_tensor_bytes(&t));
+            return;
+        }
+    if (s->call.n_out > 0)
+        (void)tp_shape_text(s->call.out[0].shape, shape, sizeof(shape));
+    snprintf(text, size, "scratch of %s%s of %zu bytes", node->op->name, shape, s->scratch_bytes);
+}
+
+/* Names the three largest pieces of the arena, after what the device has said. */
+static tp_status no_memory(const tp_plan *p)
+{
+    char line[1024], text[256];
+    int largest[3] = {-1, -1, -1};
+    int n = snprintf(line, sizeof(line), "%.500s; largest values:", tp_last_error());
+
+    for (int i = 0; i < p->n_slots; i++)
+        for (int k = 0, at = i; k < 3 && at >= 0; k++)
+            if (largest[k] < 0 || p->slots[at].bytes > p->slots[largest[k]].bytes) {
+                const int swap = largest[k];
                 largest[k] = at;
                 at = swap;
             }
-    }
-    for (int k = 0; k < 3 && largest[k] != 0 && n > 0 && (size_t)n < sizeof(line); k++) {
-        const tp_tensor t = tp_graph_tensor(p->graph, largest[k]);
-        const tp_node *node = &p->graph->nodes[p->graph->values[largest[k]].node];
-        n += snprintf(line + n, sizeof(line) - (size_t)n, "%s %s%s of %zu bytes", k > 0 ? "," : "",
-                      node->op->name, tp_shape_text(t.shape, shape, sizeof(shape)), tp_tensor_bytes(&t));
+    for (int k = 0; k < 3 && largest[k] >= 0 && n > 0 && (size_t)n < sizeof(line); k++) {
+        slot_text(p, largest[k], text, sizeof(text));
+        n += snprintf(line + n, sizeof(line) - (size_t)n, "%s %s", k > 0 ? "," : "", text);
     }
     TP_FAIL(TP_ENOMEM, "%s", line);
+}
+
+static tp_status take_memory(tp_plan *p)
+{
+    TP_TRY(tp_device_alloc(p->dev, (void **)&p->arena, p->arena_bytes, "arena of a plan"));
+    return upload_constants(p);
 }
 
 static tp_status compile(tp_plan *p)
@@ -339,11 +361,10 @@ static tp_status compile(tp_plan *p)
     p->arena_bytes = tp_slots_place(p->slots, p->n_slots, order);
     tp_free(order);
     find_dying(p);
-    const tp_status st = tp_device_alloc(p->dev, (void **)&p->arena, p->arena_bytes, "arena of a plan");
+    const tp_status st = take_memory(p);
     if (st == TP_ENOMEM)
-        return arena_refused(p);
+        return no_memory(p);
     TP_TRY(st);
-    TP_TRY(upload_constants(p));
     bind(p);
     return TP_OK;
 }
@@ -393,13 +414,14 @@ void tp_plan_free(tp_plan *p)
 
 tp_status tp_plan_run(tp_plan *p)
 {
-    return p->dev->ops->run(p->dev, p, 1);
+    return tp_plan_run_times(p, 1);
 }
 
 tp_status tp_plan_run_times(tp_plan *p, int64_t times)
 {
     TP_CHECK(times >= 0, TP_EINVAL, "plan: run %lld times, want >= 0", (long long)times);
-    return p->dev->ops->run(p->dev, p, times);
+    const tp_status st = p->dev->ops->run(p->dev, p, times);
+    return st == TP_ENOMEM ? no_memory(p) : st;
 }
 
 tp_status tp_plan_read(tp_plan *p, tp_val v, void *host)

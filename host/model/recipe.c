@@ -178,19 +178,26 @@ static tp_status choice(const reader *rd, struct fy_node *n, const char *key, co
 }
 
 /* A number, or a date as days since 1970-01-01. */
-static tp_status moment(const reader *rd, struct fy_node *n, const char *key, double *out)
+int tp_recipe_moment(const char *text, double *out)
 {
-    char text[64], *end = NULL;
     struct tm t = {0};
+    char *end = strptime(text, "%Y-%m-%d", &t);
 
-    TP_TRY(scalar_text(rd, n, key, text, sizeof(text)));
-    end = strptime(text, "%Y-%m-%d", &t);
     if (end != NULL && *end == '\0') {
+        const int day = t.tm_mday;
         *out = (double)timegm(&t) / 86400;
-        return TP_OK;
+        return t.tm_mday == day; /* the 31st of February has become the 3rd of March */
     }
     *out = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(*out))
+    return end != text && *end == '\0' && !isnan(*out);
+}
+
+static tp_status moment(const reader *rd, struct fy_node *n, const char *key, double *out)
+{
+    char text[64];
+
+    TP_TRY(scalar_text(rd, n, key, text, sizeof(text)));
+    if (!tp_recipe_moment(text, out) || !isfinite(*out))
         REFUSE(n, "%s is '%s', must be a date (2001-12-31) or a number", key, text);
     return TP_OK;
 }
@@ -658,6 +665,15 @@ static tp_status check_whole(const tp_recipe *r, const char *path)
     TP_CHECK(r->train.batch % r->train.accumulate == 0, TP_ERECIPE,
              "%s: train.accumulate is %lld, must divide train.batch %lld", path,
              (long long)r->train.accumulate, (long long)r->train.batch);
+    TP_CHECK(r->train.patience == 0 || r->train.best[0] != '\0', TP_ERECIPE,
+             "%s: train.early_stop.patience is %lld, but train.best.metric, which it waits for, is missing",
+             path, (long long)r->train.patience);
+    TP_CHECK(r->data.target_kind != TP_TARGET_CLASS || r->objective.loss == TP_LOSS_AUTO ||
+                 r->objective.loss == TP_LOSS_CROSS_ENTROPY,
+             TP_ERECIPE,
+             "%s: objective.loss is for values, and data.target.kind class has none: want auto or "
+             "softmax_cross_entropy, or a target of kind onehot",
+             path);
     return TP_OK;
 }
 

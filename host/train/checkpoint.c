@@ -58,10 +58,26 @@ static tp_status fingerprint(const tp_run *u, char **out)
     return st;
 }
 
-/* What the reports so far have left, as numbers that are read back exactly. */
+/* What was settled when the run began and not by its recipe: going on with anything else would change its
+ * bits. */
+static tp_status set_settled(const tp_run *u, tp_tensors *t)
+{
+    char text[64];
+
+    snprintf(text, sizeof(text), "%lld", (long long)u->accumulate);
+    TP_TRY(tp_tensors_meta_set(t, "temper.accumulate", text));
+    TP_TRY(tp_tensors_meta_set(t, "temper.data", tp_data_resident(u->data) ? "resident" : "streamed"));
+    TP_TRY(tp_tensors_meta_set(t, "temper.precision", tp_precision_name(u->precision)));
+    return tp_tensors_meta_set(t, "temper.device", tp_device_kind_of(u->dev) == TP_CPU ? "cpu" : "cuda");
+}
+
+/* What the steps and reports so far have left, as numbers that are read back exactly. */
 static tp_status set_progress(const tp_run *u, tp_tensors *t)
 {
     char text[256];
+
+    snprintf(text, sizeof(text), "%lld", (long long)u->bad);
+    TP_TRY(tp_tensors_meta_set(t, "temper.bad_steps", text));
 
     snprintf(text, sizeof(text), "%.17g %.17g %.17g", u->best.best, u->best.best_step, u->best.since_best);
     TP_TRY(tp_tensors_meta_set(t, "temper.best", text));
@@ -86,11 +102,14 @@ static tp_status take_progress(tp_run *u, const tp_tensors *t, const char *path)
 {
     tp_early_stop_state *b = &u->best;
     tp_plateau_state *p = &u->plateau;
+    double bad;
 
-    TP_CHECK(take_numbers(t, "temper.best", 3, (double *[]){&b->best, &b->best_step, &b->since_best}) &&
+    TP_CHECK(take_numbers(t, "temper.bad_steps", 1, (double *[]){&bad}) &&
+                 take_numbers(t, "temper.best", 3, (double *[]){&b->best, &b->best_step, &b->since_best}) &&
                  take_numbers(t, "temper.plateau", 4,
                               (double *[]){&p->scale, &p->best, &p->bad, &p->cooldown_left}),
              TP_EDATA, "%s: does not say how the run was going", path);
+    u->bad = (int64_t)bad;
     return TP_OK;
 }
 
@@ -100,6 +119,7 @@ static tp_status fill_meta(tp_run *u, tp_tensors *t, int64_t step)
 
     snprintf(number, sizeof(number), "%lld", (long long)step);
     TP_TRY(tp_tensors_meta_set(t, "temper.step", number));
+    TP_TRY(set_settled(u, t));
     TP_TRY(set_progress(u, t));
     TP_TRY(fingerprint(u, &print));
     const tp_status st = tp_tensors_meta_set(t, "temper.run", print);
@@ -107,26 +127,27 @@ static tp_status fill_meta(tp_run *u, tp_tensors *t, int64_t step)
     return st;
 }
 
-static int all_finite(const tp_tensors *t)
+const char *tp_run_not_finite(const tp_tensors *t)
 {
     for (int i = 0; i < tp_tensors_count(t); i++) {
         const tp_tensor *x = tp_tensors_at(t, i);
         const float *v = x->data;
         for (int64_t k = 0, n = x->dtype == TP_F32 ? tp_shape_len(x->shape) : 0; k < n; k++)
             if (!isfinite(v[k]))
-                return 0;
+                return tp_tensors_name(t, i);
     }
-    return 1;
+    return NULL;
 }
 
-static void prune(const tp_run *u)
+/* Keeps the newest ones and the best that they know of. */
+static void prune(const tp_run *u, double best_step)
 {
     char path[TP_RUN_PATH];
     int64_t steps[MOST_CHECKPOINTS];
     const int n = list_checkpoints(u, steps, MOST_CHECKPOINTS);
 
     for (int i = (int)u->r->train.keep; i < n; i++)
-        if ((double)steps[i] != u->best.best_step && tp_run_path(u, path, CHECKPOINT, steps[i]) == TP_OK)
+        if ((double)steps[i] != best_step && tp_run_path(u, path, CHECKPOINT, steps[i]) == TP_OK)
             unlink(path);
 }
 
@@ -135,7 +156,7 @@ static void prune(const tp_run *u)
 static tp_status write_out(tp_saving *s)
 {
     TP_TRY(tp_snapshot_await(s->snapshot));
-    s->finite = all_finite(s->tensors);
+    s->finite = tp_run_not_finite(s->tensors) == NULL;
     return s->finite ? tp_tensors_save(s->tensors, s->path) : TP_OK;
 }
 
@@ -159,6 +180,7 @@ static tp_status begin(tp_run *u, int64_t step)
     TP_TRY(fill_meta(u, s->tensors, step));
     TP_TRY(tp_snapshot_take(s->snapshot));
     s->step = step;
+    s->best_step = u->best.best_step;
     TP_CHECK(pthread_create(&s->thread, NULL, saving_thread, s) == 0, TP_ENOMEM, "%s: no thread to write it",
              s->path);
     s->running = 1;
@@ -178,7 +200,7 @@ void tp_run_end_saving(tp_run *u)
     s->running = 0;
     if (s->status == TP_OK && s->finite) {
         u->saved = s->step;
-        prune(u);
+        prune(u, s->best_step);
     } else if (s->status == TP_OK)
         tp_run_note(u, "step %lld: a weight is not finite, so no checkpoint is written", (long long)s->step);
     else
@@ -236,35 +258,87 @@ static tp_status check_same_run(const tp_run *u, const tp_tensors *t, const char
     return TP_OK;
 }
 
-/* One checkpoint, if it is sound. */
-static tp_status load_one(tp_run *u, const tp_tensors *t, const char *path, int with_progress)
+/* Opens the checkpoint of a step; one that is damaged is told and passed over (TP_EDATA, TP_EIO, TP_ENOENT).
+ */
+static tp_status open_one(tp_run *u, int64_t step, char *path, tp_tensors **out)
 {
-    TP_TRY(check_same_run(u, t, path));
-    TP_TRY(restore(u, t, path));
-    return with_progress ? take_progress(u, t, path) : TP_OK;
+    TP_TRY(tp_run_path(u, path, CHECKPOINT, step));
+    const tp_status st = tp_tensors_load(out, path);
+    if (st != TP_OK && st != TP_ENOMEM)
+        tp_run_warn(u, "checkpoint passed over: %s", tp_last_error());
+    return st;
 }
 
-tp_status tp_run_load(tp_run *u, int64_t wanted, int64_t *step)
+static tp_status take_settled(tp_run_from *f)
+{
+    double accumulate;
+    const char *data = tp_tensors_meta(f->tensors, "temper.data"),
+               *precision = tp_tensors_meta(f->tensors, "temper.precision"),
+               *device = tp_tensors_meta(f->tensors, "temper.device");
+
+    TP_CHECK(take_numbers(f->tensors, "temper.accumulate", 1, (double *[]){&accumulate}) && data != NULL &&
+                 precision != NULL && device != NULL && accumulate >= 1.0 && accumulate <= TP_MAX_MICRO,
+             TP_EDATA, "%s: does not say how the run was set up", f->path);
+    f->accumulate = (int64_t)accumulate;
+    f->resident = strcmp(data, "resident") == 0;
+    snprintf(f->precision, sizeof(f->precision), "%s", precision);
+    snprintf(f->device, sizeof(f->device), "%s", device);
+    return TP_OK;
+}
+
+tp_status tp_run_find_checkpoint(tp_run *u)
 {
     int64_t steps[MOST_CHECKPOINTS];
     const int n = list_checkpoints(u, steps, MOST_CHECKPOINTS);
+    tp_run_from *f = &u->from;
 
-    for (int i = 0; i < n; i++) {
-        char path[TP_RUN_PATH];
-        tp_tensors *t = NULL;
-        if (wanted >= 0 && steps[i] != wanted)
-            continue;
-        TP_TRY(tp_run_path(u, path, CHECKPOINT, steps[i]));
-        const tp_status bad = tp_tensors_load(&t, path);
-        if (bad != TP_OK) {
-            tp_log_line(TP_LOG_WARNING, "checkpoint passed over: %s", tp_last_error());
-            tp_run_note(u, "checkpoint passed over: %s", tp_last_error());
-            continue;
-        }
-        const tp_status st = load_one(u, t, path, wanted < 0);
-        tp_tensors_free(t);
-        *step = steps[i];
-        return st;
+    for (int i = 0; i < n && f->tensors == NULL; i++) {
+        const tp_status st = open_one(u, steps[i], f->path, &f->tensors);
+        TP_CHECK(st != TP_ENOMEM, st, "%s", tp_last_error());
+        f->step = steps[i];
     }
-    TP_FAIL(TP_ENOENT, "%s: has no sound checkpoint to go on from", u->o->out);
+    TP_CHECK(f->tensors != NULL, TP_ENOENT, "%s: has no sound checkpoint to go on from", u->o->out);
+    return take_settled(f);
+}
+
+/* The bits may differ on another device, or with other rounding, and nobody is to wonder why. */
+static void warn_of_change(tp_run *u)
+{
+    const char *device = tp_device_kind_of(u->dev) == TP_CPU ? "cpu" : "cuda",
+               *precision = tp_precision_name(u->precision);
+
+    if (strcmp(u->from.device, device) != 0 || strcmp(u->from.precision, precision) != 0)
+        tp_run_warn(
+            u, "the run began on %s in %s and goes on on %s in %s: not bit for bit as it would have there",
+            u->from.device, u->from.precision, device, precision);
+}
+
+tp_status tp_run_go_on(tp_run *u, int64_t *step)
+{
+    tp_run_from *f = &u->from;
+
+    TP_TRY(check_same_run(u, f->tensors, f->path));
+    TP_TRY(restore(u, f->tensors, f->path));
+    TP_TRY(take_progress(u, f->tensors, f->path));
+    tp_tensors_free(f->tensors);
+    f->tensors = NULL;
+    warn_of_change(u);
+    *step = u->saved = u->saving.step = f->step;
+    return TP_OK;
+}
+
+tp_status tp_run_load_best(tp_run *u, int64_t step)
+{
+    char path[TP_RUN_PATH];
+    tp_tensors *t = NULL;
+
+    const tp_status bad = open_one(u, step, path, &t);
+    TP_CHECK(bad == TP_OK || bad == TP_ENOMEM, TP_ENOENT, "%s: the best checkpoint is missing or damaged",
+             path);
+    TP_TRY(bad);
+    tp_status st = check_same_run(u, t, path);
+    if (st == TP_OK)
+        st = restore(u, t, path);
+    tp_tensors_free(t);
+    return st;
 }

@@ -6,14 +6,22 @@
 
 /* ---- memory on the device ---- */
 
+static tp_status copy(tp_trainer *t, tp_staged *s, const void *values, const char *what)
+{
+    const size_t bytes = tp_tensor_bytes(&s->tensor);
+
+    TP_TRY(tp_device_alloc(t->dev, &s->tensor.data, bytes, what));
+    s->owned = 1;
+    return tp_device_upload(t->dev, s->tensor.data, values, bytes);
+}
+
+/* The data set's own memory serves the CPU. */
 static tp_status stage(tp_trainer *t, tp_staged *s, tp_tensor host)
 {
     s->tensor = host;
     if (tp_device_kind_of(t->dev) == TP_CPU || host.data == NULL)
         return TP_OK;
-    TP_TRY(tp_device_alloc(t->dev, &s->tensor.data, tp_tensor_bytes(&host), "data set"));
-    s->owned = 1;
-    return tp_device_upload(t->dev, s->tensor.data, host.data, tp_tensor_bytes(&host));
+    return copy(t, s, host.data, "data set");
 }
 
 static void unstage(tp_trainer *t, tp_staged *s)
@@ -24,11 +32,10 @@ static void unstage(tp_trainer *t, tp_staged *s)
 
 static tp_status stage_floats(tp_trainer *t, tp_staged *s, const float *values, int64_t n)
 {
-    union {
-        const float *in;
-        void *out;
-    } p = {.in = values};
-    return n > 0 ? stage(t, s, (tp_tensor){p.out, {1, {n}}, TP_F32}) : TP_OK;
+    if (n == 0)
+        return TP_OK;
+    s->tensor = (tp_tensor){NULL, {1, {n}}, TP_F32};
+    return copy(t, s, values, "norms and class weights");
 }
 
 /* ---- one batch at a time ---- */
@@ -251,6 +258,7 @@ void tp_feed_bind(tp_batch_graph *b, tp_part part, int64_t steps, int shuffle)
         b->index = bind(b->g, "rows", &t->feed.rows);
         b->weight = bind(b->g, "mask", &t->feed.mask);
     }
+    b->present = b->weight;
     if (t->weight.tensor.data == NULL)
         return;
     const tp_val w =

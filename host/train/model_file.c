@@ -40,7 +40,7 @@ static tp_status set_json(tp_tensors *t, const char *key, json_t *o)
     return st;
 }
 
-static tp_status describe(tp_tensors *t, const tp_model *m, const char *target)
+static tp_status describe(tp_tensors *t, const tp_model *m, const char *target, tp_target_kind kind)
 {
     json_t *inputs = json_array();
     char *layers = NULL;
@@ -56,10 +56,10 @@ static tp_status describe(tp_tensors *t, const tp_model *m, const char *target)
     const float *shift, *scale;
     const int64_t n_norm = tp_model_target_norm(m, &shift, &scale);
     TP_TRY(set_json(t, "temper.model",
-                    json_pack("{s:i, s:s, s:i, s:I, s:o, s:o, s:o}", "version", 1, "target", target, "task",
-                              (int)tp_model_task(m), "outputs", (json_int_t)tp_model_outputs(m),
-                              "target_shift", floats_json(shift, n_norm), "target_scale",
-                              floats_json(scale, n_norm), "inputs", inputs)));
+                    json_pack("{s:i, s:s, s:i, s:i, s:I, s:o, s:o, s:o}", "version", 1, "target", target,
+                              "target_kind", (int)kind, "task", (int)tp_model_task(m), "outputs",
+                              (json_int_t)tp_model_outputs(m), "target_shift", floats_json(shift, n_norm),
+                              "target_scale", floats_json(scale, n_norm), "inputs", inputs)));
     TP_TRY(tp_layers_text(tp_model_layers(m), &layers));
     const tp_status st = tp_tensors_meta_set(t, "temper.layers", layers);
     tp_text_free(layers);
@@ -77,14 +77,15 @@ static tp_status add_tensors(tp_tensors *t, const tp_model *m, tp_device *dev)
     return TP_OK;
 }
 
-tp_status tp_model_save(tp_model *m, tp_device *dev, const char *target, const char *path)
+tp_status tp_model_save(tp_model *m, tp_device *dev, const char *target, tp_target_kind kind,
+                        const char *path)
 {
     tp_tensors *t = NULL;
 
     TP_TRY(tp_tensors_new(&t));
     tp_status st = add_tensors(t, m, dev);
     if (st == TP_OK)
-        st = describe(t, m, target);
+        st = describe(t, m, target, kind);
     if (st == TP_OK)
         st = tp_tensors_save(t, path);
     tp_tensors_free(t);
@@ -172,8 +173,10 @@ static tp_status build(tp_model **out, tp_device *dev, const tp_tensors *t, cons
     tp_status st = TP_OK;
     for (int i = 0; i < n && st == TP_OK; i++)
         st = take_input(path, json_array_get(list, (size_t)i), &inputs[i]);
-    if (st == TP_OK && tp_layers_parse(&layers, text, path) != TP_OK)
-        st = tp_error_set(TP_EDATA, __FILE__, __LINE__, "%s: its layers cannot be read", path);
+    if (st == TP_OK)
+        st = tp_layers_parse(&layers, text, path);
+    if (st == TP_ERECIPE) /* whose message names the place in the file's layers */
+        st = TP_EDATA;
     if (st == TP_OK)
         st = tp_model_new(out, dev, &layers, n, inputs, (tp_task)task,
                           json_integer_value(json_object_get(root, "outputs")), 0);
@@ -186,11 +189,28 @@ static tp_status build(tp_model **out, tp_device *dev, const tp_tensors *t, cons
     return st;
 }
 
-tp_status tp_model_load(tp_model **out, tp_device *dev, const char *path, char **target)
+/* Name and kind of the target; a file without a kind is of before there was a choice. */
+static tp_status take_target(const json_t *root, const char *path, tp_task task, char **name,
+                             tp_target_kind *kind)
+{
+    static const tp_target_kind usual[] = {[TP_TASK_REGRESSION] = TP_TARGET_REGRESSION,
+                                           [TP_TASK_CLASS] = TP_TARGET_CLASS,
+                                           [TP_TASK_MULTILABEL] = TP_TARGET_MULTILABEL};
+    const char *text = json_string_value(json_object_get(root, "target"));
+    const json_t *stored = json_object_get(root, "target_kind");
+
+    *kind = json_is_integer(stored) ? (tp_target_kind)json_integer_value(stored) : usual[task];
+    TP_CHECK(*kind == usual[task] || (*kind == TP_TARGET_ONEHOT && task == TP_TASK_CLASS), TP_EDATA,
+             "%s: its target's kind is %d, which is not for task %d", path, (int)*kind, (int)task);
+    return tp_strdup(name, text != NULL ? text : "");
+}
+
+tp_status tp_model_load(tp_model **out, tp_device *dev, const char *path, char **target, tp_target_kind *kind)
 {
     tp_tensors *t = NULL;
 
     *out = NULL;
+    *target = NULL;
     TP_TRY(tp_tensors_load(&t, path));
     const char *text = tp_tensors_meta(t, "temper.model");
     json_t *root = text != NULL ? json_loads(text, 0, NULL) : NULL;
@@ -204,10 +224,8 @@ tp_status tp_model_load(tp_model **out, tp_device *dev, const char *path, char *
         st = take_target_norm(*out, root, path);
     if (st == TP_OK)
         st = fill(*out, dev, t, path);
-    if (st == TP_OK && target != NULL) {
-        const char *name = json_string_value(json_object_get(root, "target"));
-        *target = strdup(name != NULL ? name : "");
-    }
+    if (st == TP_OK)
+        st = take_target(root, path, tp_model_task(*out), target, kind);
     if (st != TP_OK) {
         tp_model_free(*out);
         *out = NULL;

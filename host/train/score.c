@@ -5,8 +5,11 @@
 #include <stdio.h>
 #include <string.h>
 
+#define MOST_ROWS 256 /* that a model file predicts at a time; fewer where memory is short */
+
 /* ---- targets and weights on the host ---- */
 
+/* int64 class numbers (n), or float32 values (n, outputs). */
 static tp_status targets_of(const tp_run *u, tp_part part, void **out)
 {
     const tp_data_target *t = tp_data_target_of(u->data);
@@ -16,7 +19,10 @@ static tp_status targets_of(const tp_run *u, tp_part part, void **out)
     int64_t *classes = NULL;
     float *values = NULL;
 
-    TP_TRY(tp_alloc(out, (size_t)(n * w), sizeof(int64_t), "targets"));
+    if (t->kind == TP_TARGET_CLASS || t->kind == TP_TARGET_ONEHOT)
+        TP_TRY(tp_alloc(out, (size_t)n, sizeof(int64_t), "targets"));
+    else
+        TP_TRY(tp_alloc(out, (size_t)(n * w), sizeof(float), "targets"));
     classes = *out;
     values = *out;
     for (int64_t i = 0; i < n; i++) {
@@ -179,13 +185,6 @@ tp_status tp_run_score(tp_run *u, tp_part part, tp_run_part *out)
 
 /* ---- a model file on new data ---- */
 
-static tp_target_kind target_kind_of(tp_task task)
-{
-    return task == TP_TASK_CLASS        ? TP_TARGET_CLASS
-           : task == TP_TASK_MULTILABEL ? TP_TARGET_MULTILABEL
-                                        : TP_TARGET_REGRESSION;
-}
-
 static void take_inputs(const tp_model *m, tp_input_spec *inputs)
 {
     for (int i = 0; i < tp_model_n_inputs(m); i++) {
@@ -211,7 +210,7 @@ static tp_split_spec rows_wanted(const tp_evaluate_opts *o)
 }
 
 /* target NULL: for prediction alone. */
-static tp_status open_for_model(tp_run *u, const tp_evaluate_opts *o, const char *target)
+static tp_status open_for_model(tp_run *u, const tp_evaluate_opts *o, const char *target, tp_target_kind kind)
 {
     tp_input_spec inputs[TP_RECIPE_INPUTS] = {{.name = NULL}};
     tp_data_spec spec = {.path = o->data,
@@ -223,10 +222,13 @@ static tp_status open_for_model(tp_run *u, const tp_evaluate_opts *o, const char
                          .split = rows_wanted(o)};
 
     TP_CHECK(o->data != NULL, TP_EINVAL, "evaluate: no data file was given");
+    TP_CHECK(o->n_metrics >= 0 && o->n_metrics <= TP_RECIPE_METRICS, TP_EINVAL,
+             "evaluate: %d metrics, at most %d are taken", o->n_metrics, TP_RECIPE_METRICS);
+    TP_TRY(tp_run_resident_limit(u->dev, 0, &spec.resident_bytes, &u->free_bytes));
     take_inputs(u->model, inputs);
     if (target != NULL) {
         spec.target = target;
-        spec.target_kind = target_kind_of(tp_model_task(u->model));
+        spec.target_kind = kind;
         spec.n_classes = spec.target_kind == TP_TARGET_REGRESSION ? 0 : tp_model_outputs(u->model);
         spec.target_n_norm = tp_model_target_norm(u->model, &spec.target_shift, &spec.target_scale);
         spec.target_normalize = spec.target_n_norm > 0 ? TP_NORM_GIVEN : TP_NORM_NONE;
@@ -236,18 +238,34 @@ static tp_status open_for_model(tp_run *u, const tp_evaluate_opts *o, const char
 
 static tp_status open_model(tp_run *u, const char *path, const tp_evaluate_opts *o, int with_target)
 {
-    tp_train_opts opts = TP_TRAIN_OPTS_INIT;
+    tp_target_kind kind;
     char *target = NULL;
 
     TP_TRY(tp_device_open(&u->dev, o->device));
-    TP_TRY(tp_model_load(&u->model, u->dev, path, &target));
-    const tp_status st = open_for_model(u, o, with_target ? target : NULL);
+    TP_TRY(tp_model_load(&u->model, u->dev, path, &target, &kind));
+    const tp_status st = open_for_model(u, o, with_target ? target : NULL, kind);
     tp_text_free(target);
     TP_TRY(st);
-    opts.batch = 256;
-    TP_TRY(tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &opts));
     const int64_t values = tp_data_part_rows(u->data, TP_TEST) * tp_model_outputs(u->model);
     return tp_alloc(&u->outputs, (size_t)values, sizeof(float), "outputs");
+}
+
+/* Outputs of all rows, in batches that the device has the memory for. */
+static tp_status predict_all(tp_run *u, tp_scores *s)
+{
+    tp_train_opts opts = TP_TRAIN_OPTS_INIT;
+
+    for (opts.batch = MOST_ROWS;; opts.batch /= 2) {
+        tp_status st = tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &opts);
+        if (st == TP_OK)
+            st = predict(u, TP_TEST, s, NULL);
+        if (st != TP_ENOMEM || opts.batch == 1)
+            return st;
+        scores_free(s);
+        *s = (tp_scores){.n = 0};
+        tp_trainer_free(u->trainer);
+        u->trainer = NULL;
+    }
 }
 
 static tp_status by_class(const tp_scores *s, tp_evaluation *out)
@@ -277,7 +295,7 @@ static tp_status by_slice(const tp_run *u, const tp_scores *s, tp_evaluation *ou
 static tp_status evaluate(tp_run *u, const tp_evaluate_opts *o, tp_recipe *r, const tp_scores *s,
                           tp_evaluation *out)
 {
-    for (int i = 0; i < o->n_metrics && i < TP_RECIPE_METRICS; i++)
+    for (int i = 0; i < o->n_metrics; i++)
         snprintf(r->train.metrics[r->train.n_metrics++], TP_LAYER_NAME_SIZE, "%s", o->metrics[i]);
     TP_TRY(compute(u, s, &out->scores));
     if (o->by_class)
@@ -291,11 +309,13 @@ static tp_status carry_out(tp_run *u, const char *path, const tp_evaluate_opts *
     tp_scores s = {.n = 0};
 
     TP_TRY(open_model(u, path, o, with_target));
-    tp_status st = predict(u, TP_TEST, &s, NULL);
+    tp_status st = predict_all(u, &s);
     if (st == TP_OK && with_target)
         st = evaluate(u, o, r, &s, out);
     scores_free(&s);
     TP_TRY(st);
+    snprintf(out->device, sizeof(out->device), "%s", tp_device_text(u->dev));
+    snprintf(out->device_note, sizeof(out->device_note), "%s", tp_device_note(u->dev));
     out->rows = tp_data_part_rows(u->data, TP_TEST);
     out->width = tp_model_outputs(u->model);
     out->outputs = u->outputs;

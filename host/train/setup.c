@@ -3,6 +3,7 @@
 #include "host/graph/device.h"
 #include "host/train/run_parts.h"
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 /* ---- data ---- */
@@ -28,20 +29,66 @@ static void split_spec(const tp_run *u, tp_split_spec *s)
     }
 }
 
-/* What of the data may be resident: what the recipe says, else what fits into three quarters of the device's
- * free memory (and half of the host's, through which it comes). */
-static tp_status resident_limit(tp_run *u, int64_t *out)
+tp_status tp_run_resident_limit(tp_device *dev, int64_t asked, int64_t *limit, int64_t *free_bytes)
 {
     size_t left = 0, total = 0;
     const int64_t half = (int64_t)sysconf(_SC_PHYS_PAGES) / 2 * (int64_t)sysconf(_SC_PAGESIZE);
 
-    *out = u->r->data.resident_bytes;
-    TP_TRY(tp_device_memory(u->dev, &left, &total));
-    if (*out == 0 && total > 0) {
-        *out = (int64_t)(left / 4 * 3);
-        *out = *out < half ? *out : half;
+    TP_TRY(tp_device_memory(dev, &left, &total));
+    *free_bytes = total > 0 ? (int64_t)left : 0;
+    *limit = asked;
+    if (asked == 0 && total > 0) {
+        *limit = (int64_t)(left / 4 * 3);
+        *limit = *limit < half ? *limit : half;
     }
     return TP_OK;
+}
+
+/* A run that goes on has its data where it had it: streamed rows come in another order. */
+static tp_status resident_limit(tp_run *u, int64_t *out)
+{
+    TP_TRY(tp_run_resident_limit(u->dev, u->r->data.resident_bytes, out, &u->free_bytes));
+    if (u->from.tensors != NULL)
+        *out = u->from.resident ? INT64_MAX : -1;
+    return TP_OK;
+}
+
+static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+
+/* "45.0 MiB" */
+static void size_text(double bytes, char *text, size_t size)
+{
+    int unit = 0;
+    for (; bytes >= 1024.0 && unit < TP_COUNT(units) - 1; unit++)
+        bytes /= 1024.0;
+    snprintf(text, size, unit > 0 ? "%.1f %s" : "%.0f %s", bytes, units[unit]);
+}
+
+void tp_run_describe_data(const tp_run *u, char *text, size_t size)
+{
+    const int64_t rows = tp_data_rows(u->data);
+    double bytes = (double)rows * (double)tp_data_target_of(u->data)->array.row_bytes;
+    char dtypes[64] = "", all[32], memory[32];
+
+    for (int i = 0; i < tp_data_n_inputs(u->data); i++) {
+        const tp_data_array *a = &tp_data_input_at(u->data, i)->array;
+        const char *name = tp_dtype_name(a->dtype);
+        const size_t n = strlen(dtypes);
+        bytes += (double)rows * (double)a->row_bytes;
+        if (strstr(dtypes, name) == NULL)
+            snprintf(dtypes + n, sizeof(dtypes) - n, "%s%s", n > 0 ? " and " : "", name);
+    }
+    if (tp_data_weight(u->data) != NULL)
+        bytes += (double)rows * (double)tp_data_weight(u->data)->row_bytes;
+    size_text(bytes, all, sizeof(all));
+    size_text((double)u->free_bytes, memory, sizeof(memory));
+    if (u->free_bytes > 0)
+        snprintf(text, size, "data %s, %s of %s: %.3g %% of the %s free on the GPU",
+                 tp_data_resident(u->data) ? "resident" : "streamed", all, dtypes,
+                 100.0 * bytes / (double)u->free_bytes, memory);
+    else
+        snprintf(text, size, "data %s, %s of %s", tp_data_resident(u->data) ? "resident" : "streamed", all,
+                 dtypes);
 }
 
 tp_status tp_run_open_data(tp_run *u)
@@ -151,6 +198,17 @@ static tp_status build_layers(const tp_run *u, tp_layer *out, int64_t n_outputs)
     }
 }
 
+/* What does not fit the data is the recipe's fault. */
+static tp_status blame_recipe(tp_status st)
+{
+    char why[1024];
+
+    if (st != TP_ESHAPE)
+        return st;
+    snprintf(why, sizeof(why), "%s", tp_last_error());
+    TP_FAIL(TP_ERECIPE, "model: %s", why);
+}
+
 tp_status tp_run_make_model(tp_run *u)
 {
     const tp_data_target *target = tp_data_target_of(u->data);
@@ -178,8 +236,8 @@ tp_status tp_run_make_model(tp_run *u)
         tp_layer_clear(&layers);
         return st;
     }
-    TP_TRY(tp_model_new(&u->model, u->dev, &layers, tp_data_n_inputs(u->data), inputs, task_of(target->kind),
-                        target->n_outputs, (uint64_t)u->r->train.seed));
+    TP_TRY(blame_recipe(tp_model_new(&u->model, u->dev, &layers, tp_data_n_inputs(u->data), inputs,
+                                     task_of(target->kind), target->n_outputs, (uint64_t)u->r->train.seed)));
     return tp_model_set_target_norm(u->model, target->n_norm, target->shift, target->scale);
 }
 
@@ -219,7 +277,7 @@ tp_status tp_run_make_trainer(tp_run *u)
     o.clip_norm = r->clip_norm;
     o.optimizer.ema = r->ema;
     o.batch = r->train.batch;
-    o.accumulate = r->train.accumulate;
+    o.accumulate = u->from.tensors != NULL ? u->from.accumulate : r->train.accumulate;
     o.seed = (uint64_t)r->train.seed;
     o.precision = u->precision;
     o.timed = u->o->plan_text != NULL;
@@ -230,5 +288,5 @@ tp_status tp_run_make_trainer(tp_run *u)
         st = tp_trainer_new(&u->trainer, u->dev, u->model, u->data, &o);
     }
     u->accumulate = o.accumulate;
-    return st;
+    return blame_recipe(st);
 }

@@ -90,7 +90,8 @@ static tp_val micro_batch(tp_batch_graph *b, int64_t k, int64_t size, gradients 
 
     tp_graph_scope(b->g, "batch");
     const tp_val index = tp_slice(b->g, b->index, 0, k * size, (k + 1) * size);
-    const tp_val mask = tp_slice(b->g, b->weight, 0, k * size, (k + 1) * size);
+    const tp_val mask = tp_slice(b->g, b->weight, 0, k * size, (k + 1) * size),
+                 present = has_tail(t) ? tp_slice(b->g, b->present, 0, k * size, (k + 1) * size) : 0;
     for (int i = 0; i < tp_data_n_inputs(t->data); i++)
         x[i] = tp_feed_input(b, i, index, k * size, 1);
     const tp_val target = tp_feed_target(b, index, k * size);
@@ -99,7 +100,7 @@ static tp_val micro_batch(tp_batch_graph *b, int64_t k, int64_t size, gradients 
                     .params = b->params,
                     .counter = b->counter,
                     .stream = (uint32_t)k * STREAMS_PER_PASS,
-                    .weight = has_tail(t) ? mask : 0,
+                    .weight = present,
                     .bf16 = t->opts.precision == TP_PRECISION_BF16,
                     .low = b->low,
                     .sparse = uses,

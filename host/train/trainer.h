@@ -31,8 +31,7 @@ enum {
     TP_MARK_TAKEN = TP_MARK_FILLED + TP_TRAINER_FEED
 };
 
-/* An array on the device: the data set's own memory on the CPU, a copy elsewhere, or the rows of one batch.
- */
+/* An array on the device: the rows of one batch, a copy, or on the CPU the data set's own memory. */
 typedef struct tp_staged {
     tp_tensor tensor;
     int owned;
@@ -101,6 +100,7 @@ typedef struct tp_batch_graph {
     tp_graph *g;
     int64_t batch;                        /* rows */
     tp_val counter, index, weight, total; /* total: sum of the weights of the whole batch */
+    tp_val present;                       /* (batch) 1, 0 where a row only fills the batch up */
     tp_val inputs[TP_TRAINER_INPUTS], shift[TP_TRAINER_INPUTS], scale[TP_TRAINER_INPUTS], target,
         target_shift, target_scale, class_weight;
     tp_val *params, *low;

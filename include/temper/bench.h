@@ -42,17 +42,16 @@ typedef struct tp_bench_row {
 
 /* What the rows were measured on. */
 typedef struct tp_bench_head {
-    const char *version, *library; /* of Temper; of oneDNN */
-    const char *machine;           /* the processor */
-    const char *device;            /* as tp_device_text */
-    const char *precision;         /* "fp32", "tf32", "bf16" */
+    const char *version, *library;    /* of Temper; of oneDNN */
+    const char *machine;              /* the processor */
+    const char *device, *device_note; /* as tp_device_text and tp_device_note */
+    const char *precision;            /* "fp32", "tf32", "bf16" */
     int threads;
     double flush_bytes; /* streamed before a cold run */
     double copy_bytes_per_second, gemm_flops_per_second;
 } tp_bench_head;
 
 typedef struct tp_bench_opts {
-    size_t size;
     const char *device; /* as tp_device_open */
     int n_ops;          /* 0: every op */
     const char *const *ops;
@@ -65,7 +64,7 @@ typedef struct tp_bench_opts {
 } tp_bench_opts;
 #define TP_BENCH_OPTS_INIT                                                                                   \
     {                                                                                                        \
-        sizeof(tp_bench_opts), "auto", 0, NULL, NULL, 20, TP_PRECISION_FP32, NULL, NULL, NULL                \
+        "auto", 0, NULL, NULL, 20, TP_PRECISION_FP32, NULL, NULL, NULL                                       \
     }
 
 /* Errors: TP_EINVAL (an unknown op, with the nearest name; runs), TP_ENOENT (the shapes file), TP_EDATA (file

@@ -18,7 +18,8 @@ typedef struct tp_metric {
     unsigned tasks; /* bit 1 << tp_task for each task it is for */
 } tp_metric;
 
-/* The table; ends with a NULL name. */
+/* The table; ends with a NULL name. Functions that take a metric take an element of it, not a copy: which one
+ * it is tells them what to compute. */
 TP_API extern const tp_metric tp_metrics[];
 
 /* NULL if there is none of this name. */
@@ -38,8 +39,8 @@ typedef struct tp_scores {
     const float *weights;
 } tp_scores;
 
-/* The value of a metric, NaN where it is undefined. Errors: TP_EINVAL (not for this task, no samples, a class
- * or a weight out of range), TP_ENOMEM. */
+/* The value of a metric (tp_metric_find, or &tp_metrics[i]), NaN where it is undefined and on failure.
+ * Errors: TP_EINVAL (not for this task, no samples, a class or a weight out of range), TP_ENOMEM. */
 TP_API tp_status tp_metric_compute(const tp_metric *m, const tp_scores *s, double *value) TP_MUST_USE;
 
 /* One class, or one label, against the rest. support: weight of its samples. A ratio of 0 to 0 is 0. */
@@ -59,8 +60,8 @@ typedef struct tp_slices {
     double *values;   /* (n, n_metrics) */
 } tp_slices;
 
-/* slice (s->n) says which part a sample is in. Free what out holds with tp_slices_clear. Errors: as
- * tp_metric_compute. */
+/* slice (s->n) says which part a sample is in; metrics are elements of tp_metrics. Free what out holds with
+ * tp_slices_clear; on failure it holds nothing. Errors: as tp_metric_compute. */
 TP_API tp_status tp_metric_slices(tp_slices *out, const tp_scores *s, const int64_t *slice, int n_metrics,
                                   const tp_metric *const *metrics) TP_MUST_USE;
 TP_API void tp_slices_clear(tp_slices *t);

@@ -70,14 +70,19 @@ TP_API const char *tp_layer_kind_name(tp_layer_kind kind);
 /* Frees what the children hold, recursively (not l itself), and zeroes l. */
 TP_API void tp_layer_clear(tp_layer *l);
 
-/* Appends a zeroed child and returns it (borrowed) in out. Errors: TP_ENOMEM. */
+/* Appends a zeroed child and returns it in out, borrowed until the next child is appended to parent. Errors:
+ * TP_ENOMEM. */
 TP_API tp_status tp_layer_append(tp_layer *parent, tp_layer_kind kind, tp_layer **out) TP_MUST_USE;
 
-/* Appends to a sequence: dense + activation [+ dropout] for each of n_hidden widths, then a dense layer of
- * n_outputs. Clears it on failure. */
+/* Appends to a sequence: dense + activation [+ dropout, where it is > 0] for each of n_hidden widths, then a
+ * dense layer of n_outputs. activation is TP_LAYER_RELU to TP_LAYER_SOFTPLUS; neither it nor dropout, [0, 1),
+ * is checked here. On failure out is cleared, with what it held before. Errors: TP_EINVAL (n_hidden < 0, a
+ * width or n_outputs < 1), TP_ENOMEM. */
 TP_API tp_status tp_layers_mlp(tp_layer *out, int n_hidden, const int64_t *hidden, tp_layer_kind activation,
                                double dropout, int64_t n_outputs) TP_MUST_USE;
-/* ResNet-18 for small images (He et al. 2016, CIFAR form: a 3x3 stem, no max pool). */
+/* ResNet-18 for small images (He et al. 2016, CIFAR form: a 3x3 stem, no max pool), as a sequence: out is
+ * overwritten, what it held is not freed. Activations are relu. n_outputs is checked by tp_model_new. On
+ * failure out is cleared. Errors: TP_ENOMEM. */
 TP_API tp_status tp_layers_resnet18(tp_layer *out, int64_t n_outputs) TP_MUST_USE;
 
 /* ---- a model ---- */
@@ -98,10 +103,11 @@ typedef struct tp_model_input {
 
 typedef struct tp_model tp_model;
 
-/* Takes over layers (zeroed in the caller's hands, on failure too); copies inputs. Checks that the layers fit
- * the inputs and each other: errors TP_ESHAPE naming layer and shapes. n_outputs: width the last layer must
- * have. Weights are drawn from Philox by (seed, parameter, element), so they do not depend on the device. dev
- * is borrowed and must outlive the model. */
+/* Takes over layers (zeroed in the caller's hands, on failure too); copies inputs. n_outputs: width the
+ * last layer must have. Weights are drawn from Philox by (seed, parameter, element), so they do not depend on
+ * the device. dev is borrowed and must outlive the model. Errors: TP_ESHAPE (layers that do not fit the
+ * inputs or each other, naming layer and shapes), TP_EINVAL (no inputs), TP_ENOMEM, TP_EDEVICE; *out is then
+ * NULL. */
 TP_API tp_status tp_model_new(tp_model **out, tp_device *dev, tp_layer *layers, int n_inputs,
                               const tp_model_input *inputs, tp_task task, int64_t n_outputs, uint64_t seed)
     TP_MUST_USE;
@@ -164,7 +170,9 @@ typedef struct tp_forward {
 TP_API void tp_model_bind(const tp_model *m, tp_graph *g, tp_val *params);
 
 /* Appends the forward pass and returns the outputs (B, n_outputs): logits, or values for regression, in the
- * units of the normalised target where there is one (tp_model_set_target_norm). */
+ * units of the normalised target where there is one (tp_model_set_target_norm). On failure returns 0. What an
+ * op refuses is the graph's error, which sticks (tp_graph_status); what a layer refuses, an input of another
+ * rank than the model was made for, is in tp_last_error alone. */
 TP_API tp_val tp_model_forward(const tp_model *m, tp_graph *g, tp_forward *f);
 
 #ifdef __cplusplus

@@ -15,7 +15,6 @@ extern "C" {
 typedef struct tp_plan tp_plan;
 
 typedef struct tp_plan_opts {
-    size_t size;
     int poison; /* fill the arena with NaN before a run and every value with NaN after its last use */
     int timed;  /* measure each node; tp_plan_text then shows it */
     const char *force_op;   /* this op (by name) must use ... */
@@ -24,7 +23,7 @@ typedef struct tp_plan_opts {
 } tp_plan_opts;
 #define TP_PLAN_OPTS_INIT                                                                                    \
     {                                                                                                        \
-        sizeof(tp_plan_opts), 0, 0, NULL, NULL, TP_PRECISION_FP32                                            \
+        0, 0, NULL, NULL, TP_PRECISION_FP32                                                                  \
     }
 
 /* opts may be NULL. Errors: the graph's own; TP_ENOMEM (bytes asked); TP_EUNSUP naming op, shapes, device and
@@ -33,12 +32,15 @@ TP_API tp_status tp_plan_new(tp_plan **out, const tp_graph *g, tp_device *dev, c
     TP_MUST_USE;
 TP_API void tp_plan_free(tp_plan *p); /* NULL is fine */
 
-/* Runs every node once. Makes no allocation of its own (oneDNN makes some inside). Errors: TP_EDEVICE,
- * TP_EINTERNAL. */
+/* Runs every node once. A GPU is not waited for: tp_plan_read and tp_device_download wait, and a failure of a
+ * kernel may show only there. The first run on a GPU captures the plan, which takes memory; after it a run
+ * makes no allocation of its own (oneDNN makes some inside). Errors: TP_EDEVICE, TP_EINTERNAL; TP_ENOMEM
+ * where a plan is captured. */
 TP_API tp_status tp_plan_run(tp_plan *p) TP_MUST_USE;
 
 /* The same `times` times, one after another with nothing of the host in between: on a GPU a few launches of
- * captured steps, not waited for (tp_plan_read and tp_device_download wait). */
+ * captured steps. The first run of a larger `times` than any before captures too. Errors: also TP_EINVAL
+ * (times below 0). */
 TP_API tp_status tp_plan_run_times(tp_plan *p, int64_t times) TP_MUST_USE;
 
 /* Copies a variable or a value marked with tp_output to host memory (tp_tensor_bytes of it). */

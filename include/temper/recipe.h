@@ -34,6 +34,8 @@ typedef enum tp_builder {
 /* auto: a step that the device has no memory for is tried with twice as many micro-batches, and so on. */
 typedef enum tp_micro_batch { TP_MICRO_BATCH_FIXED = 0, TP_MICRO_BATCH_AUTO } tp_micro_batch;
 
+/* Fields are named as the keys of a recipe: unit, range, default and meaning of each are what `temper help
+ * recipe` (tp_recipe_help) prints. A text that is not given and has no default is "". */
 typedef struct tp_recipe {
     struct {
         char file[TP_RECIPE_TEXT];
@@ -85,18 +87,24 @@ typedef struct tp_recipe {
     } train;
 } tp_recipe;
 
-/* Reads a recipe; sets[i] are "key=value" overrides, applied after the file. Errors: TP_ENOENT, TP_EIO,
- * TP_ERECIPE with "file:line:column: ..." naming the key, its value and what is allowed. Free what it holds
- * with tp_recipe_clear. */
+/* Reads a recipe; sets[i] are "key=value" overrides, applied after the file. What r held before is
+ * overwritten and not freed, so clear a recipe before it is read into again. Free what it holds with
+ * tp_recipe_clear; on failure it holds nothing, every field is 0. Errors: TP_ENOENT, TP_EIO, TP_ENOMEM,
+ * TP_ERECIPE with "file:line:column: ..." naming the key, its value and what is allowed. */
 TP_API tp_status tp_recipe_read(tp_recipe *r, const char *path, int n_sets, const char *const *sets)
     TP_MUST_USE;
+/* Frees what r holds (not r itself) and zeroes it; a zeroed one is fine. */
 TP_API void tp_recipe_clear(tp_recipe *r);
 
+/* A point in time as recipes write it: a date (2001-12-31), as days since 1970-01-01, or a number. 0: it is
+ * neither. */
+TP_API int tp_recipe_moment(const char *text, double *out);
+
 /* The resolved recipe as YAML, every key with its value: reading it back gives the same recipe. Free with
- * tp_text_free. */
+ * tp_text_free. Errors: TP_ENOMEM. */
 TP_API tp_status tp_recipe_text(const tp_recipe *r, char **out) TP_MUST_USE;
 
-/* Every key, its type, range, default and one line of help. Free with tp_text_free. */
+/* Every key, its type, range, default and one line of help. Free with tp_text_free. Errors: TP_ENOMEM. */
 TP_API tp_status tp_recipe_help(char **out) TP_MUST_USE;
 
 #ifdef __cplusplus

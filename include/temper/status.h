@@ -25,12 +25,13 @@ typedef enum tp_status {
     TP_ENOENT,    /* 66: an input was not found */
     TP_EDEVICE,   /* 69: device not available, or lost */
     TP_EUNSUP,    /* 69: the device has no implementation for an op, dtype or shape */
-    TP_ENOMEM,    /* 70: memory could not be had; the message gives the bytes asked */
+    TP_ENOMEM,    /* 69: memory could not be had, of host or device; the message gives the bytes asked, where
+                     known */
     TP_EINTERNAL, /* 70: a bug of ours */
     TP_ECREATE,   /* 73: an output cannot be created */
     TP_EBUSY,     /* 73: another process holds the run directory */
     TP_EIO,       /* 74: reading or writing failed */
-    TP_ESTOPPED,  /* 75: stopped on request with a good checkpoint */
+    TP_ESTOPPED,  /* 75: stopped on request; the message names the checkpoint to go on from */
     TP_ERECIPE    /* 78: bad recipe */
 } tp_status;
 
@@ -87,12 +88,14 @@ typedef enum tp_log_level { TP_LOG_ERROR, TP_LOG_WARNING, TP_LOG_INFO, TP_LOG_DE
 /* Called for every log line; the line has no newline. May be called from any thread. */
 typedef void (*tp_log_fn)(void *user, tp_log_level level, const char *line);
 
-/* Installs the process-wide log callback; NULL silences the library, which is how it starts. */
+/* Installs the process-wide log callback; NULL silences the library, which is how it starts. To be called
+ * before other threads use the library. */
 TP_API void tp_log_set(tp_log_fn fn, void *user);
 
 /* Frees a text the library has given out; NULL is fine. */
 TP_API void tp_text_free(char *text);
 
+/* Hands a line, made as printf makes it, to the log callback; one that is longer than 1199 bytes is cut. */
 TP_API void tp_log_line(tp_log_level level, const char *format, ...) TP_PRINTF(2, 3);
 
 #ifdef __cplusplus

@@ -44,6 +44,8 @@ typedef struct tp_shape {
 #define TP_SHAPE(...)                                                                                        \
     tp_shape_make((int)(sizeof((const int64_t[]){__VA_ARGS__}) / sizeof(int64_t)),                           \
                   (const int64_t[]){__VA_ARGS__})
+/* Of nd > TP_MAX_DIMS dimensions the first TP_MAX_DIMS are kept, and nd as it is: only tp_shape_check may be
+ * asked about such a shape, and refuses it. */
 TP_API tp_shape tp_shape_make(int nd, const int64_t *d);
 TP_API tp_shape tp_shape_scalar(void);
 
@@ -57,7 +59,8 @@ TP_API int tp_shape_equal(tp_shape a, tp_shape b);
 TP_API const char *tp_shape_text(tp_shape shape, char *buf, size_t size);
 #define TP_SHAPE_TEXT_SIZE 192
 
-/* TP_ESHAPE unless 0 <= nd <= TP_MAX_DIMS, every dimension is >= 0 and the bytes fit in 2^62. */
+/* TP_ESHAPE unless dtype is known, 0 <= nd <= TP_MAX_DIMS, every dimension is >= 0 and the bytes fit in
+ * 2^62. */
 TP_API tp_status tp_shape_check(tp_shape shape, tp_dtype dtype);
 
 /* A view: owns nothing. data lives where the device that made it keeps its memory. */
@@ -69,7 +72,8 @@ typedef struct tp_tensor {
 
 TP_API size_t tp_tensor_bytes(const tp_tensor *t);
 
-/* Element i of host data as a double, whatever the dtype (float16 and bfloat16 too). */
+/* Element i, which is not checked, of host data as a double, whatever the dtype (float16 and bfloat16 too;
+ * integers beyond 2^53 are rounded). NaN for TP_DTYPE_NONE. */
 TP_API double tp_tensor_get(const tp_tensor *t, int64_t i);
 
 #ifdef __cplusplus

@@ -4,7 +4,9 @@
 #include "host/core/mem.h"
 #include "kernels/conv/conv.h"
 #include "kernels/cudnn.cuh"
+#include "kernels/index.cuh"
 #include "kernels/linear/activation.h"
+#include "kernels/pack.cuh"
 
 /* What an algorithm may ask for. */
 #define WORKSPACE  ((size_t)1 << 30)
@@ -111,7 +113,7 @@ static tp_status prepare(tp_call *c, size_t *scratch, conv_pass pass, tp_conv_di
     conv_state *s = nullptr;
 
     TP_TRY(tp_accept_stored(c, scratch));
-    TP_TRY(tp_cudnn_get(&lib));
+    TP_TRY(tp_cudnn_get(c, &lib));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuDNN convolution"));
     s->lib = lib;
     s->d = d;
@@ -147,28 +149,47 @@ static tp_status weight_grad_prepare(tp_call *c, size_t *scratch)
     return prepare(c, scratch, WEIGHT_GRAD, tp_conv_dims_of(c->in[0].shape, a->shape, a->conv));
 }
 
-/* y = act(y + bias(M)); a filter's outputs lie in runs of `run` elements: 1, or those of an image. */
-template <typename T>
-__global__ void conv_finish(T *y, const float *bias, int64_t n, int64_t filters, int64_t run,
+/* y = act(y + bias(M)), V elements a thread and step; a filter's outputs lie in runs: of 1, or of an image. A
+ * pack is of one run, or of neighbouring filters. */
+template <typename T, int V>
+__global__ void conv_finish(T *y, const float *bias, int64_t packs, tp_divisor filters, tp_divisor run,
                             tp_activation act)
 {
-    TP_GRID_LOOP (i, n) {
-        const float v = tp_load(y, i);
-        tp_store(y, i, tp_activate_f32(bias != nullptr ? v + bias[i / run % filters] : v, act));
+    TP_GRID_LOOP (p, packs) {
+        const uint32_t at = (uint32_t)p * V, image = tp_divide(at, run),
+                       m = image - tp_divide(image, filters) * filters.d;
+        tp_pack<float, V> v = tp_load_pack<V>(y + at), b = {};
+        if (bias != nullptr && run.d == 1)
+            b = tp_load_pack<V>(bias + m);
+        for (int k = 0; bias != nullptr && run.d > 1 && k < V; k++)
+            b.v[k] = bias[m];
+        for (int k = 0; k < V; k++)
+            v.v[k] = tp_activate_f32(bias != nullptr ? v.v[k] + b.v[k] : v.v[k], act);
+        tp_store_pack(y + at, v);
     }
+}
+
+template <typename T, int V> static tp_status finish_packs(const tp_call *c, const float *bias)
+{
+    const conv_state *s = static_cast<const conv_state *>(c->state);
+    const int64_t packs = tp_len(&c->out[0]) / V; /* of fewer than 2^31 elements: tp_cudnn_images */
+
+    TP_LAUNCH((conv_finish<T, V>), tp_cuda_blocks(c, packs), TP_THREADS, 0, c, tp_out_as<T>(c, 0), bias,
+              packs, tp_divisor_of(s->d.m), tp_divisor_of(s->d.y.c),
+              static_cast<const tp_conv_attr *>(c->attr)->act);
+    return TP_OK;
 }
 
 template <typename T> static tp_status finish(const tp_call *c)
 {
     const conv_state *s = static_cast<const conv_state *>(c->state);
-    const tp_activation act = static_cast<const tp_conv_attr *>(c->attr)->act;
     const float *bias = c->n_in > 2 && c->in[2].dtype != TP_DTYPE_NONE ? tp_in_f32(c, 2) : nullptr;
-    const int64_t n = tp_len(&c->out[0]);
+    const int64_t together = s->d.y.c == 1 ? s->d.m : s->d.y.c;
 
-    if (bias != nullptr || act != TP_ACT_NONE)
-        TP_LAUNCH(conv_finish<T>, tp_cuda_blocks(c, n), TP_THREADS, 0, c, tp_out_as<T>(c, 0), bias, n, s->d.m,
-                  s->d.y.c, act);
-    return TP_OK;
+    if (bias == nullptr && static_cast<const tp_conv_attr *>(c->attr)->act == TP_ACT_NONE)
+        return TP_OK;
+    return together % tp_pack_len<T> == 0 ? finish_packs<T, tp_pack_len<T>>(c, bias)
+                                          : finish_packs<T, 1>(c, bias);
 }
 
 static tp_status forward_run(const tp_call *c)

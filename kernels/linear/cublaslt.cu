@@ -5,6 +5,7 @@
  * of y. The algorithm is the first of the library's heuristic, chosen when the plan is compiled; its
  * workspace comes from the arena. In bf16 the factors are first rounded into scratch. */
 #include "host/core/mem.h"
+#include "kernels/elementwise/cast.cuh"
 #include "kernels/libraries.cuh"
 #include "kernels/linear/activation.h"
 #include "kernels/reduce/reduce.cuh"
@@ -230,7 +231,7 @@ static tp_status linear_prepare(tp_call *c, size_t *scratch, int trans_a, int tr
     product p;
 
     TP_TRY(tp_accept_f32(c, scratch));
-    TP_TRY(tp_cublaslt_get(&lib));
+    TP_TRY(tp_cublaslt_get(c, &lib));
     TP_TRY(describe(&p, c, trans_a, trans_b, act, what));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuBLASLt matmul"));
     s->lib = lib;
@@ -262,21 +263,12 @@ __global__ void linear_activate(float *y, int64_t n, int sigmoid)
     }
 }
 
-__global__ void linear_round_bf16(uint16_t *y, const float *x, int64_t n)
-{
-    TP_GRID_LOOP (i, n) {
-        y[i] = tp_bf16_from_f32(x[i]);
-    }
-}
-
 static tp_status round_factor(const tp_call *c, int i, size_t offset, const void **out)
 {
     uint16_t *y = reinterpret_cast<uint16_t *>(static_cast<char *>(c->scratch) + offset);
-    const int64_t n = tp_len(&c->in[i]);
 
-    TP_LAUNCH(linear_round_bf16, tp_cuda_blocks(c, n), TP_THREADS, 0, c, y, tp_in_f32(c, i), n);
     *out = y;
-    return TP_OK;
+    return tp_cuda_narrow(c, y, tp_in_f32(c, i), tp_len(&c->in[i]));
 }
 
 /* Bit j of row i: y(i,j) > 0. Rows of `width` bits, a multiple of 32: a warp makes a word. */

@@ -25,13 +25,6 @@ typedef struct tp_tile_shape {
     int64_t rows, cols, depth, batches, parts; /* M, N, K */
 } tp_tile_shape;
 
-/* Nearest bfloat16, ties to even; NaN stays NaN. */
-__device__ static inline float tp_round_bf16(float v)
-{
-    const uint32_t bits = __float_as_uint(v);
-    return v != v ? v : __uint_as_float((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
-}
-
 /* Parts over k for a product that would fill only few blocks. */
 static inline int64_t tp_tile_parts(int64_t rows, int64_t cols, int64_t depth, int64_t batches)
 {
@@ -55,7 +48,7 @@ __device__ inline void tp_tile_load(float (&tile)[TP_TILE_DEPTH][SIZE + 1], cons
     for (int t = threadIdx.x; t < SIZE * TP_TILE_DEPTH; t += 256) {
         const int i = a.along_k ? t / TP_TILE_DEPTH : t % SIZE, k = a.along_k ? t % TP_TILE_DEPTH : t / SIZE;
         const float v = first + i < limit && k0 + k < k_end ? a(first + i, k0 + k, z) : 0.0f;
-        tile[k][i] = bf16 ? tp_round_bf16(v) : v;
+        tile[k][i] = bf16 ? tp_bf16_to_f32(tp_bf16_from_f32(v)) : v;
     }
 }
 

@@ -58,11 +58,7 @@ static inline unsigned tp_team_blocks(const tp_call *c, int64_t rows, int64_t co
 /* ---- rows that stay in registers ---- */
 
 /* A loop of n known at compile time, unrolled: what it indexes stays in registers. */
-#ifdef TP_EMULATED
-#define TP_UNROLLED(j, n) for (int j = 0; j < (n); j++)
-#else
-#define TP_UNROLLED(j, n) _Pragma("unroll") for (int j = 0; j < (n); j++)
-#endif
+#define TP_UNROLLED(j, n) TP_UNROLL for (int j = 0; j < (n); j++)
 
 /* W neighbours, `at` a multiple of W. An index of vectors, not of floats: nvcc then keeps a store whole. */
 template <int W> __device__ inline void tp_load_vector(float *v, const float *row, int at)
@@ -153,7 +149,7 @@ static inline tp_status tp_accept_rows(tp_call *c, size_t *scratch)
 }
 
 /* Blocks for rows of so many columns: one row a team, so that the device balances the load. */
-static inline unsigned tp_row_blocks(int64_t rows, int64_t cols)
+static inline unsigned tp_held_row_blocks(int64_t rows, int64_t cols)
 {
     const int64_t teams = cols > TP_SHORT_ROW ? 1 : TP_THREADS / TP_WARP, blocks = (rows + teams - 1) / teams;
     return (unsigned)(blocks < 1 ? 1 : (blocks < 1 << 30 ? blocks : 1 << 30));
@@ -163,7 +159,7 @@ static inline unsigned tp_row_blocks(int64_t rows, int64_t cols)
  * tp_row. */
 #define TP_LAUNCH_HELD_ROWS(kernel, rows, cols, even, c, ...)                                                \
     do {                                                                                                     \
-        const unsigned blocks_ = tp_row_blocks((rows), (cols));                                              \
+        const unsigned blocks_ = tp_held_row_blocks((rows), (cols));                                         \
         const int64_t cols_ = (cols);                                                                        \
         if ((even) && cols_ <= 128)                                                                          \
             TP_LAUNCH(kernel<tp_row_128>, blocks_, TP_THREADS, 0, (c), __VA_ARGS__);                         \

@@ -42,7 +42,7 @@ static tp_status prepare(tp_call *c, size_t *scratch, int weight)
              "a residual or relu would be passes of their own");
     TP_CHECK(tp_len(&c->in[0]) > c->in[0].shape.d[1], TP_EUNSUP,
              "of a single value the library's variance is not 0");
-    TP_TRY(tp_cudnn_get(&lib));
+    TP_TRY(tp_cudnn_get(c, &lib));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuDNN batch norm"));
     s->lib = lib;
     const tp_status st = create(s, tp_norm_dims(c->in[0].shape, 0, 1));

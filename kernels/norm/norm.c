@@ -173,7 +173,10 @@ static tp_status check_rows(const tp_infer *x, int weight)
 {
     if (x->n_in <= weight || x->dtype[weight] == TP_DTYPE_NONE)
         return TP_OK;
+    const tp_dtype dtype = x->dtype[weight];
     const int64_t len = tp_shape_len(x->shape[weight]);
+    TP_CHECK(tp_is_int(dtype) || dtype == TP_F32 || dtype == TP_F64, TP_ESHAPE,
+             "weight is %s, want integers, float32 or float64", tp_dtype_name(dtype));
     TP_CHECK(len > 0 && x->shape[0].d[0] % len == 0, TP_ESHAPE,
              "weight must have %lld values, or a divisor of that", (long long)x->shape[0].d[0]);
     return TP_OK;
@@ -323,15 +326,17 @@ static void grad_batch_norm_eval(tp_graph *g, const tp_node *n, const tp_val *dy
         per.d[i] = 1;
         axes |= 1u << i;
     }
-    const tp_val r = tp_rsqrt(g, tp_add(g, n->in[4], tp_scalar(g, dtype, a->epsilon)));
+    const tp_dtype sums = tp_sums_dtype(dtype);
+    const tp_val up = tp_cast(g, dy[0], sums),
+                 r = tp_rsqrt(g, tp_add(g, n->in[4], tp_scalar(g, sums, a->epsilon)));
     if (need[0])
-        dx[0] = tp_mul(g, dy[0], tp_reshape(g, tp_mul(g, r, n->in[1]), per));
+        dx[0] = tp_cast(g, tp_mul(g, up, tp_reshape(g, tp_mul(g, r, n->in[1]), per)), dtype);
     if (need[1]) {
-        const tp_val centred = tp_sub(g, n->in[0], tp_reshape(g, n->in[3], per));
-        dx[1] = tp_mul(g, r, tp_reduce_sum(g, tp_mul(g, dy[0], centred), axes, 0));
+        const tp_val centred = tp_sub(g, tp_cast(g, n->in[0], sums), tp_reshape(g, n->in[3], per));
+        dx[1] = tp_mul(g, r, tp_reduce_sum(g, tp_mul(g, up, centred), axes, 0));
     }
     if (need[2])
-        dx[2] = tp_reduce_sum(g, dy[0], axes, 0);
+        dx[2] = tp_reduce_sum(g, up, axes, 0);
 }
 
 /* ---- descriptors ---- */
@@ -359,6 +364,10 @@ static const tp_case cases_batch_norm[] = {
     {"5x3x4x2:bf16,3,3,3,3,-", -1.0, 1.0, 0, &norm, 4e-3, 0},
     {"1x3,3,3,3,3,-", 0.2, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},     /* one value: its variance is 0 */
     {"4x3,3,3,3,3,4:i32", 0.2, 2.0, 1, &norm, 5e-6, TP_CASE_NO_GRAD}, /* no row counts */
+    {"300x16:bf16,16,16,16,16,300:i32", -1.0, 1.0, 2, &norm_relu, 4e-3, TP_CASE_NO_GRAD},
+    {"70x132,132,132,132,132,7:i32,70x132", 0.2, 2.0, 2, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"3x1100,1100,1100,1100,1100,-", 0.2, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
+    {"900x4,4,4,4,4,450:i32", 100.0, 101.0, 2, &norm, 5e-6, TP_CASE_NO_GRAD}, /* a mean far from 0 */
 };
 static const tp_case cases_batch_norm_grad[] = {
     {"4x3,3,3,3,4x3,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
@@ -375,11 +384,17 @@ static const tp_case cases_batch_norm_grad[] = {
     {"41x12:bf16,12,12,12,41x12:bf16,-", -1.0, 1.0, 0, &norm, 4e-3, TP_CASE_NO_GRAD},
     {"41x7:bf16,7,7,7,41x7:bf16,41:i32", -1.0, 1.0, 2, &norm, 4e-3, TP_CASE_NO_GRAD},
     {"5x3x4x2:bf16,3,3,3,5x3x4x2:bf16,-,3", -1.0, 1.0, 0, &norm_relu, 4e-3, TP_CASE_NO_GRAD},
+    {"300x16:bf16,16,16,16,300x16:bf16,300:i32,16", -1.0, 1.0, 2, &norm_relu, 4e-3, TP_CASE_NO_GRAD},
+    {"70x132,132,132,132,70x132,7:i32", 0.2, 2.0, 2, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"3x1100,1100,1100,1100,3x1100,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_batch_norm_eval[] = {
     {"4x3,3,3,3,3", 0.2, 2.0, 0, &norm, 5e-6, 0},
     {"5x3x4x2,3,3,3,3", 0.2, 2.0, 0, &norm, 5e-6, 0},
     {"9x131,131,131,131,131", 0.2, 2.0, 0, &norm, 5e-6, 0},
+    {"41x12,12,12,12,12", 0.2, 2.0, 0, &norm, 5e-6, 0},
+    {"41x12:bf16,12,12,12,12", 0.2, 2.0, 0, &norm, 4e-3, 0},
+    {"5x3x4x2:bf16,3,3,3,3", 0.2, 2.0, 0, &norm, 4e-3, 0},
 };
 static const tp_case cases_layer_norm[] = {
     {"4x3,3,3", -2.0, 2.0, 0, &norm, 5e-6, 0},

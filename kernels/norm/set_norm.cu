@@ -4,6 +4,7 @@
  * once and stays in registers. The mean of a first pass is corrected by the mean of what is left without it,
  * so sums in float do. The gradients of gamma and beta are summed by the blocks that compute dx, over parts
  * whose number depends on the shape alone; a second kernel adds the parts of a column in a fixed order. */
+#include "kernels/index.cuh"
 #include "kernels/loss/rows.cuh"
 #include "kernels/norm/norm.h"
 
@@ -14,23 +15,10 @@ typedef tp_row<true, 4, 1, true> tp_row_block_1024;
 typedef tp_row<false, 1, 16, true> tp_row_odd_512;
 typedef tp_row<true, 1, 8, true> tp_row_odd_2048;
 
-/* k / by for k < 2^31: k m >> shift with m = 2^shift / by rounded up. */
-struct divider {
-    uint32_t by, mul;
-    int shift;
-    __device__ int operator()(int64_t k) const
-    {
-        return (int)((uint64_t)(uint32_t)k * mul >> shift);
-    }
-};
-
-static divider divider_of(int64_t by)
+/* Signed, so that indices made of it need no more registers: 128 of set_norm_grad_long, unsigned 153. */
+__device__ static int over(int64_t k, const tp_divisor &by)
 {
-    int shift = 31;
-    while (((int64_t)1 << (shift - 31)) < by)
-        shift++;
-    const uint64_t one = (uint64_t)1 << shift;
-    return {(uint32_t)by, (uint32_t)((one + (uint64_t)by - 1) / (uint64_t)by), shift};
+    return (int)tp_divide((uint32_t)k, by);
 }
 
 /* sets of len elements; element k of set i is of channel first(i) + k / s, s elements of a channel. */
@@ -38,19 +26,24 @@ struct set_shape {
     int64_t sets;
     int len, channels, s, all; /* channels of a set, of a sample */
     float inverse;             /* 1 / len */
-    divider groups, spread;    /* by the sets of a sample, by s */
+    tp_divisor groups, spread; /* by the sets of a sample, by s */
     __device__ int first(int64_t i) const
     {
-        return (int)(i - (int64_t)groups(i) * groups.by) * channels;
+        return (int)(i - (int64_t)over(i, groups) * groups.d) * channels;
     }
 };
 
 static set_shape shape_of(norm_dims d)
 {
     const int64_t channels = d.c / d.groups, len = channels * d.s;
-    return {
-        d.n * d.groups,       (int)len,       (int)channels, (int)d.s, (int)d.c, (float)(1.0 / (double)len),
-        divider_of(d.groups), divider_of(d.s)};
+    return {d.n * d.groups,
+            (int)len,
+            (int)channels,
+            (int)d.s,
+            (int)d.c,
+            (float)(1.0 / (double)len),
+            tp_divisor_of(d.groups),
+            tp_divisor_of(d.s)};
 }
 
 static norm_dims dims_of(const tp_call *c, int last)
@@ -79,8 +72,8 @@ __device__ static void store_scaled(float *y, const R &v, const float *gamma, co
             tp_load_vector<R::width>(offset, beta, k);
         } else {
             TP_UNROLLED (e, R::width) {
-                gain[e] = gamma[r.spread(k)];
-                offset[e] = beta[r.spread(k)];
+                gain[e] = gamma[over(k, r.spread)];
+                offset[e] = beta[over(k, r.spread)];
             }
         }
         TP_UNROLLED (e, R::width)
@@ -246,9 +239,9 @@ struct walk {
 
 template <bool BLOCK> __device__ static walk walk_of(const set_shape &r, int64_t samples, int64_t per)
 {
-    const int64_t part = r.groups(blockIdx.x), begin = part * per;
+    const int64_t part = over(blockIdx.x, r.groups), begin = part * per;
     return {begin + (BLOCK ? 0 : threadIdx.x / TP_WARP), begin + per < samples ? begin + per : samples,
-            BLOCK ? 1 : WARPS, (int)(blockIdx.x - part * r.groups.by)};
+            BLOCK ? 1 : WARPS, (int)(blockIdx.x - part * r.groups.d)};
 }
 
 /* The sums of a block's warps, in their order, in the first warp's place. cols <= MOST. */
@@ -286,26 +279,26 @@ __global__ void set_norm_grad_rows(float *dx, float *partial, set_inputs in, set
     TP_ELEMENTS (R, j, e)
         dbeta.v[j][e] = dgamma.v[j][e] = 0.0f;
     if (w.begin < w.end)
-        next.load(in, w.begin * r.groups.by + w.group, 0, r.len);
+        next.load(in, w.begin * r.groups.d + w.group, 0, r.len);
     for (int64_t n = w.begin; n < w.end; n += w.step) {
         R gain;
         float sum = 0.0f, dot = 0.0f;
         now = next;
         if (n + w.step < w.end)
-            next.load(in, (n + w.step) * r.groups.by + w.group, 0, r.len);
+            next.load(in, (n + w.step) * r.groups.d + w.group, 0, r.len);
         gain.load(in.gamma + from, 0, r.len, 0.0f);
         now.add_columns(dbeta, dgamma);
         now.add_row(gain, &sum, &dot);
         team_sums<BLOCK>(&sum, &dot);
         now.differentiate(sum * r.inverse, dot * r.inverse);
-        now.dy.store(dx + (n * r.groups.by + w.group) * r.len, 0, r.len);
+        now.dy.store(dx + (n * r.groups.d + w.group) * r.len, 0, r.len);
     }
     if constexpr (!BLOCK) {
         add_warps<R::piece>(dbeta, r.len);
         add_warps<R::piece>(dgamma, r.len);
     }
     if (BLOCK || threadIdx.x < TP_WARP) {
-        float *sums = partial + (int64_t)r.groups(blockIdx.x) * 2 * r.all + from;
+        float *sums = partial + (int64_t)over(blockIdx.x, r.groups) * 2 * r.all + from;
         dbeta.store(sums, 0, r.len);
         dgamma.store(sums + r.all, 0, r.len);
     }
@@ -317,10 +310,10 @@ __global__ void set_norm_grad_long(float *dx, float *partial, set_inputs in, set
                                    int64_t per)
 {
     const walk w = walk_of<true>(r, samples, per);
-    float *sums = partial + (int64_t)r.groups(blockIdx.x) * 2 * r.all + w.group * r.channels;
+    float *sums = partial + (int64_t)over(blockIdx.x, r.groups) * 2 * r.all + w.group * r.channels;
 
     for (int64_t n = w.begin; n < w.end; n++) {
-        const int64_t i = n * r.groups.by + w.group;
+        const int64_t i = n * r.groups.d + w.group;
         set_piece<R> p;
         R gain;
         double sum = 0.0, dot = 0.0;
@@ -357,13 +350,13 @@ __global__ void set_norm_grad_long(float *dx, float *partial, set_inputs in, set
 /* A warp takes vectors of one channel at a time: a chunk is 32 W elements or what is left of the channel. */
 struct chunks {
     int each, all; /* chunks of a channel, of a set */
-    divider by;    /* by each */
+    tp_divisor by; /* by each */
 };
 
 static chunks chunks_of(const set_shape &r, int width)
 {
     const int each = (r.s + TP_WARP * width - 1) / (TP_WARP * width);
-    return {each, each * r.channels, divider_of(each)};
+    return {each, each * r.channels, tp_divisor_of(each)};
 }
 
 /* V chunks a warp. */
@@ -378,7 +371,7 @@ template <int W, int V> struct chunk_row {
     /* Where this lane's elements are in the set: -1, nowhere. */
     __device__ static int place(int batch, int j, const set_shape &r, const chunks &q)
     {
-        const int k = number(batch, j), ch = q.by(k);
+        const int k = number(batch, j), ch = over(k, q.by);
         const int at = ((k - ch * q.each) * TP_WARP + (int)threadIdx.x % TP_WARP) * W;
         return k < q.all && at < r.s ? ch * r.s + at : -1;
     }
@@ -458,8 +451,8 @@ __global__ void set_norm_grad_chunks(float *dx, float *partial, float *chunk_sum
             v.add(sums, b, q);
         }
         __syncthreads(); /* chunk sums of all warps */
-        add_chunks(partial + (int64_t)r.groups(i) * 2 * r.all + first, sums, in.gamma + first, r, q, &sum,
-                   &dot);
+        add_chunks(partial + (int64_t)over(i, r.groups) * 2 * r.all + first, sums, in.gamma + first, r, q,
+                   &sum, &dot);
         const float mean_g = (float)sum * r.inverse, mean_dot = (float)dot * r.inverse;
         for (int b = 0; b < batches; b++) {
             if (batches > 1)
@@ -468,7 +461,7 @@ __global__ void set_norm_grad_chunks(float *dx, float *partial, float *chunk_sum
                 const int at = v.place(b, j, r, q);
                 if (at < 0)
                     continue;
-                const float gain = in.gamma[first + q.by(v.number(b, j))];
+                const float gain = in.gamma[first + over(v.number(b, j), q.by)];
                 float out[W];
                 TP_UNROLLED (e, W)
                     out[e] = scale * (v.dy[j][e] * gain - fmaf(v.x[j][e], mean_dot, mean_g));

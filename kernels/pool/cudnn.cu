@@ -42,7 +42,7 @@ static tp_status prepare(tp_call *c, size_t *scratch, tp_pool_dims d, cudnnPooli
     pool_state *s = nullptr;
 
     TP_TRY(tp_accept_stored(c, scratch));
-    TP_TRY(tp_cudnn_get(&lib));
+    TP_TRY(tp_cudnn_get(c, &lib));
     TP_TRY(tp_alloc(&s, 1, sizeof(*s), "cuDNN pooling"));
     s->lib = lib;
     const tp_status st = create(s, &d, tp_cudnn_type(c), mode);

@@ -413,6 +413,7 @@ static tp_status infer_max_grad(tp_infer *x)
     for (int i = 0; i < x->shape[0].nd; i++)
         want *= (axes >> i) & 1u ? 1 : x->shape[0].d[i];
     TP_CHECK(tp_is_float(x->dtype[0]), TP_ESHAPE, "x is %s, want a float dtype", tp_dtype_name(x->dtype[0]));
+    TP_CHECK(tp_shape_len(x->shape[0]) > 0, TP_ESHAPE, "x has no elements");
     TP_CHECK(tp_shape_len(x->shape[1]) == want && tp_shape_len(x->shape[2]) == want, TP_ESHAPE,
              "y and dy must have the %lld elements that remain of x", (long long)want);
     return TP_OK;

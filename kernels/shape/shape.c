@@ -367,12 +367,14 @@ static void grad_pad(tp_graph *g, const tp_node *n, const tp_val *dy, const uint
 }
 
 static const tp_pad_attr pad_a = {{2}, {3}, 0.5}, pad_b = {{0, 1, 2}, {1, 0, 2}, 0.0},
-                         pad_c = {{0, 1, 4}, {0, 2, 8}, -2.0};
+                         pad_c = {{0, 1, 4}, {0, 2, 8}, -2.0},
+                         pad_all = {{1, 1, 1, 1, 1, 1, 1, 1}, {0, 0, 1, 0, 0, 1, 0, 0}, 0.25};
 static const tp_case cases_pad[] = {{"5", -1.0, 1.0, 0, &pad_a, 0, 0},
                                     {"2x3x5", -1.0, 1.0, 0, &pad_b, 0, 0},
                                     {"3x7x12", -1.0, 1.0, 0, &pad_c, 0, 0},
                                     {"7x90x4", -1.0, 1.0, 0, &pad_b, 0, TP_CASE_NO_GRAD},
-                                    {"3x30x11x12", -1.0, 1.0, 0, &pad_c, 0, TP_CASE_NO_GRAD}};
+                                    {"3x30x11x12", -1.0, 1.0, 0, &pad_c, 0, TP_CASE_NO_GRAD},
+                                    {"2x1x2x1x3x1x2x1", -1.0, 1.0, 0, &pad_all, 0, 0}};
 
 #define COPY_OP(opname, onnx_name, attr_bytes)                                                               \
     static const tp_impl opname##_cpu_ref = {"ref", accept_any, opname##_run, NULL, 0};                      \

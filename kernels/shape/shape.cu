@@ -304,7 +304,7 @@ static tp_status transpose_run(const tp_call *c)
 
 #define PAD_UNROLL 4
 
-/* Dimensions in packs; one without padding is joined with the one around it. */
+/* Dimensions in packs. */
 struct pad_dims {
     int nd;
     uint32_t total, in[TP_MAX_DIMS], before[TP_MAX_DIMS];
@@ -317,7 +317,7 @@ __device__ static int64_t pad_from(const pad_dims &p, uint32_t i)
     int64_t from = 0, step = 1;
     bool inside = true;
 
-#pragma unroll 1
+    TP_ROLLED
     for (int k = p.nd - 1; k >= 0; k--) {
         const uint32_t outer = tp_divide(i, p.out[k]), at = i - outer * p.out[k].d - p.before[k];
         inside = inside && at < p.in[k]; /* before the first wraps to a large number */
@@ -347,6 +347,7 @@ template <int N, typename T> __global__ void pad_fill(T *y, const T *x, pad_dims
             tp_store_pack(y + (int64_t)(first + u * TP_THREADS) * N, v[u]);
 }
 
+/* A dimension without padding is joined with the one around it, if there is one. */
 struct pad_shape {
     int nd;
     int64_t out[TP_MAX_DIMS], in[TP_MAX_DIMS], before[TP_MAX_DIMS];
@@ -356,11 +357,11 @@ static pad_shape pad_joined(const tp_call *c)
 {
     const tp_pad_attr *a = static_cast<const tp_pad_attr *>(c->attr);
     const tp_shape in = c->in[0].shape, out = c->out[0].shape;
-    pad_shape p = {1, {1}, {1}, {0}};
+    pad_shape p = {0, {1}, {1}, {0}};
 
     for (int i = 0; i < in.nd; i++) {
         const int k = p.nd - 1;
-        if (in.d[i] == out.d[i]) {
+        if (k >= 0 && in.d[i] == out.d[i]) {
             p.out[k] *= in.d[i];
             p.in[k] *= in.d[i];
             p.before[k] *= in.d[i];
@@ -370,6 +371,7 @@ static pad_shape pad_joined(const tp_call *c)
             p.before[p.nd++] = a->before[i];
         }
     }
+    p.nd = p.nd > 0 ? p.nd : 1; /* a scalar */
     return p;
 }
 

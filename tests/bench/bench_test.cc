@@ -2,11 +2,13 @@
  * row holds. */
 #include "host/bench/bench.h"
 #include "host/core/mem.h"
+#include "tests/engine/emulated.h"
 #include <cmath>
 #include <cstring>
 #include <fstream>
 #include <gtest/gtest.h>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -156,19 +158,24 @@ TEST(Shapes, EveryCaseReadsBackFromItsText)
 
 TEST(Shapes, ShippedFilesAreReadAndNamed)
 {
-    std::set<std::string> names;
+    std::set<std::string> names, lines;
     for (const bench_shipped *f = bench_shipped_files; f->name != nullptr; f++) {
+        std::istringstream text(f->text);
+        for (std::string line; std::getline(text, line);)
+            EXPECT_TRUE(lines.insert(line).second) << "twice: " << line;
         Shapes all;
         EXPECT_EQ(bench_shapes_text(&all.s, f->text, f->name, nullptr), TP_OK) << tp_last_error();
         EXPECT_GT(all.s.n, 10u) << f->name;
         names.insert(f->name);
     }
-    EXPECT_EQ(names, (std::set<std::string>{"chicago", "fashion-cnn", "movielens"}));
-    std::ifstream file(TEMPER_SOURCE_DIR "/benchmarks/shapes/fashion-resnet18.txt");
-    const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-    Shapes all;
-    EXPECT_EQ(read_text(text.c_str(), &all), TP_OK) << tp_last_error();
-    EXPECT_GT(all.s.n, 30u);
+    EXPECT_EQ(names, (std::set<std::string>{"chicago", "fashion-cnn", "mnist-cnn", "movielens"}));
+    for (const char *name : {"mnist-cnn", "fashion-resnet18"}) {
+        std::ifstream file(std::string(TEMPER_SOURCE_DIR "/benchmarks/shapes/") + name + ".txt");
+        const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+        Shapes all;
+        EXPECT_EQ(read_text(text.c_str(), &all), TP_OK) << tp_last_error();
+        EXPECT_GT(all.s.n, 30u) << name;
+    }
 }
 
 TEST(Shapes, NoAllocationFailureLeaksOrCrashes)
@@ -328,6 +335,21 @@ TEST(Bench, OneWrongDrawIsSeen)
     tp_device_close(cpu);
 }
 
+/* The emulated GPU has no clock, which shows once an op has run on it. */
+TEST(Bench, RunsOnTheGpuThatIsAskedFor)
+{
+    if (!is_emulated())
+        GTEST_SKIP() << "needs two GPUs";
+    Seen seen;
+    tp_bench_opts o = options(&seen);
+    emulated_symbol<void (*)(int)>("emu_devices")(2);
+    o.device = "cuda:1";
+    EXPECT_EQ(tp_bench(&o), TP_EUNSUP);
+    EXPECT_EQ(std::string(tp_last_error()).rfind("bench: cuda:1: ", 0), 0u) << tp_last_error();
+    EXPECT_NE(std::strstr(tp_last_error(), "has no clock"), nullptr) << tp_last_error();
+    emulated_symbol<void (*)(int)>("emu_devices")(1);
+}
+
 TEST(Bench, BadOptionsAreNamed)
 {
     Seen seen;
@@ -345,7 +367,7 @@ TEST(Bench, BadOptionsAreNamed)
     o.shapes = "no/such/file";
     EXPECT_EQ(tp_bench(&o), TP_ENOENT);
     o = options(&seen);
-    o.device = "cuda";
+    o.device = "cuda:9";
     EXPECT_EQ(tp_bench(&o), TP_EDEVICE);
     EXPECT_TRUE(seen.rows.empty());
     EXPECT_EQ(seen.heads, 0);

@@ -42,6 +42,7 @@ class Bench(unittest.TestCase):
         self.assertEqual(head["kind"], "head")
         for key in ("temper", "library", "machine", "device", "threads"):
             self.assertTrue(head[key], key)
+        self.assertEqual(head["device_note"] == "", head["device"].startswith("cuda"))
         self.assertEqual({row["kind"] for row in rows}, {"row"})
         self.assertEqual([row["op"] for row in rows if row["impl"] == "ref"], ["gemm", "add", "gemm"])
         self.assertEqual([row["why"] for row in rows if row["state"] != "timed"], ["an input is empty"])
@@ -58,7 +59,8 @@ class Bench(unittest.TestCase):
 
     def test_what_a_gpu_showed_becomes_rows(self):
         with tempfile.TemporaryDirectory() as folder:
-            out = pathlib.Path(folder)
+            out, table = pathlib.Path(folder) / "out", pathlib.Path(folder) / "all.csv"
+            out.mkdir()
             gpu = {"device": "cuda:0", "name": "A GPU", "driver": "13.0", "cublaslt": "13.1.0", "cudnn": "9.14.0"}
             (out / "devices.json").write_text(json.dumps([{"device": "cpu"}, gpu]))
             file = self.shapes("add 7x9,9\ngemm 3x0,4x0,4 trans_b=1\n")
@@ -69,12 +71,12 @@ class Bench(unittest.TestCase):
                 "mlp32,1024,tf32,cuda,eager,3,100,90,110,,2.0,PyTorch 2.11\n"
                 "mlp32,1024,tf32,cuda,compile,0,,,,,,skipped: no compiler\n")  # fmt: skip
             run = {"parameters": 7, "step_ms": 2.0, "spread_ms": [1.9, 2.1], "stall_ms": 0.5}
-            (out / "stall.log").write_text(json.dumps(run) + "\n")
-            command = [sys.executable, ROOT / "benchmarks/collect.py", out, "--out", out / "all.csv",
+            (out / "stall.json").write_text(json.dumps(run) + "\n")
+            command = [sys.executable, ROOT / "benchmarks/collect.py", out, "--out", table,
                        "--source", "abc", "--date", "2026-01-02"]  # fmt: skip
             for _ in range(2):  # what is there stays
                 subprocess.run(command, check=True)
-            rows = list(csv.DictReader((out / "all.csv").read_text().splitlines()))
+            rows = list(csv.DictReader(table.read_text().splitlines()))
         self.assertEqual(rows[: len(rows) // 2], rows[len(rows) // 2 :])
         rows = rows[: len(rows) // 2]
         self.assertEqual({(r["date"], r["source"], r["device"]) for r in rows},

@@ -5,8 +5,10 @@
  * after another in such an order too. Shared memory is a heap block of its own for each block, filled with
  * NaN, so that AddressSanitizer sees an overrun and an unwritten read shows. Barriers know their place in the
  * source. Work on a stream is done as late as the API allows; in an odd order (emu_schedule) that of every
- * stream but the first is done as early as it can be. Several threads may call. It says nothing about time,
- * tensor-core arithmetic or the memory model of a GPU. */
+ * stream but the first is done as early as it can be. Several threads may call. Of several GPUs each has its
+ * own memory, streams and events: a stream takes work only from a thread whose current GPU is its own (CUDA
+ * asks that of launches only), and only on its GPU's memory. It says nothing about time, tensor-core
+ * arithmetic or the memory model of a GPU. */
 #ifndef TP_TESTS_CUDA_EMU_H
 #define TP_TESTS_CUDA_EMU_H
 #define TP_EMULATED 1
@@ -52,8 +54,10 @@ enum cudaError_t {
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
+    cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
-    cudaErrorIllegalAddress = 700
+    cudaErrorIllegalAddress = 700,
+    cudaErrorStreamCaptureInvalidated = 901
 };
 
 typedef struct emu_stream *cudaStream_t;
@@ -83,6 +87,7 @@ cudaError_t cudaGetLastError();
 cudaError_t cudaDriverGetVersion(int *version);
 cudaError_t cudaRuntimeGetVersion(int *version);
 cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaGetDevice(int *device);
 cudaError_t cudaSetDevice(int device);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device);
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total);
@@ -127,12 +132,18 @@ const uint64_t *exchange(unsigned mask, uint64_t value, const char *file, int li
 unsigned lane();
 void *shared(const void *key, size_t bytes);
 void *dyn_shared();
+/* What stands for /proc/driver/nvidia/version: the file that TEMPER_EMU_DRIVER_FILE names. */
+const char *driver_file();
 
 void launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, cudaStream_t stream,
                    std::function<void()> body);
 
-/* Work of an emulated library, whose calls are calls of the runtime: each asks whether it has to fail. */
+/* For the emulated libraries: work of theirs; the GPU that is current in this thread; ends the process unless
+ * it is the one that the thing belongs to. */
 void run_on_stream(cudaStream_t stream, std::function<void()> work);
+int device();
+void expect_device(int device, const char *thing);
+/* Calls of libraries are calls of the runtime: each asks whether it has to fail. */
 bool library_fails(const char *call);
 
 template <typename... P, typename... A>
@@ -223,6 +234,8 @@ template <typename T> inline T atomic_max(T *p, T v)
 
 /* ---- for the tests ---- */
 
+#define EMU_MAX_DEVICES 8
+
 extern "C" {
 /* The order in which blocks and lanes run: 0 ascending, 1 descending, others a shuffle seeded by it, in which
  * one warp of a block is slow: it runs only when no other can. */
@@ -235,6 +248,10 @@ __attribute__((visibility("default"))) const char *emu_failed(void);
 __attribute__((visibility("default"))) uint64_t emu_calls(void);
 __attribute__((visibility("default"))) uint64_t emu_alive(void);
 __attribute__((visibility("default"))) uint64_t emu_syncs(void);
+/* There are n GPUs, at most EMU_MAX_DEVICES; GPU k has k + 1 multiprocessors. */
+__attribute__((visibility("default"))) void emu_devices(int n);
+/* The GPU that is current in this thread. */
+__attribute__((visibility("default"))) int emu_device(void);
 }
 
 #endif

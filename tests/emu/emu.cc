@@ -544,11 +544,13 @@ void *emu::dyn_shared()
 /* ---- the runtime ---- */
 
 struct emu_event {
+    int device = 0;
     uint64_t done_at = 0, wanted = 0; /* times recorded: done, asked for */
     emu_stream *stream = nullptr;     /* of the last time */
 };
 struct emu_graph {
     std::vector<std::function<void()>> work;
+    bool invalid = false; /* a launch that failed while it was captured */
 };
 struct emu_exec {
     std::vector<std::function<void()>> work;
@@ -559,6 +561,7 @@ struct emu_work {
     uint64_t times = 0;
 };
 struct emu_stream {
+    int device = 0;
     std::deque<emu_work> queue;
     emu_graph *capture = nullptr;
 };
@@ -566,16 +569,21 @@ struct emu_stream {
 namespace
 {
 
+struct block_of_memory {
+    size_t bytes;
+    int device;
+};
+
 struct runtime {
     uint64_t calls = 0, alive = 0, syncs = 0;
     uint64_t fail_at = 0;
     int fail_with = 0;
     const char *failed = ""; /* the call that was made to fail */
     cudaError_t sticky = cudaSuccess;
-    std::recursive_mutex mutex; /* held by every call */
-    size_t limit = (size_t)16 << 30, used = 0;
+    std::recursive_mutex mutex;                                  /* held by every call */
+    size_t limit = (size_t)16 << 30, used[EMU_MAX_DEVICES] = {}; /* of each GPU */
     int devices = 1, driver = 13000;
-    std::map<void *, size_t> sizes;
+    std::map<const void *, block_of_memory> blocks;
     std::vector<emu_stream *> streams;
 
     runtime()
@@ -589,7 +597,7 @@ struct runtime {
         if (memory != nullptr)
             limit = strtoull(memory, nullptr, 10);
         if (count != nullptr)
-            devices = atoi(count);
+            devices = std::min(atoi(count), EMU_MAX_DEVICES);
         if (version != nullptr)
             driver = atoi(version);
         if (order != nullptr)
@@ -606,6 +614,7 @@ runtime &rt()
 /* In the thread's own block of memory: LeakSanitizer takes some addresses of blocks made later for its own.
  */
 __attribute__((tls_model("initial-exec"))) thread_local cudaError_t last = cudaSuccess;
+__attribute__((tls_model("initial-exec"))) thread_local int current_device = 0;
 
 #define LOCK() const std::lock_guard<std::recursive_mutex> lock_(rt().mutex)
 
@@ -643,6 +652,30 @@ cudaError_t enter(const char *call = __builtin_FUNCTION())
         if (e_ != cudaSuccess)                                                                               \
             return e_;                                                                                       \
     } while (0)
+
+/* May this thread give the stream work? */
+bool is_current(const emu_stream *s)
+{
+    return s->device == current_device;
+}
+
+#define ENTER_STREAM(stream)                                                                                 \
+    ENTER();                                                                                                 \
+    do {                                                                                                     \
+        if (!is_current(stream))                                                                             \
+            return last = cudaErrorInvalidResourceHandle;                                                    \
+    } while (0)
+
+/* Host memory, or memory of the stream's own GPU? */
+bool is_reached_by(const emu_stream *s, const void *p)
+{
+    auto after = rt().blocks.upper_bound(p);
+    if (after == rt().blocks.begin())
+        return true;
+    const auto &block = *--after;
+    return static_cast<const char *>(p) >= static_cast<const char *>(block.first) + block.second.bytes ||
+           block.second.device == s->device;
+}
 
 void reach(const emu_event *event, uint64_t times);
 
@@ -710,11 +743,18 @@ void emu::launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, c
                    blocks = (uint64_t)grid.x * grid.y * grid.z;
 
     LOCK();
-    if (enter() != cudaSuccess)
+    if (enter() != cudaSuccess) {
+        if (stream->capture != nullptr)
+            stream->capture->invalid = true;
         return;
+    }
     if (threads == 0 || threads > 1024 || blocks == 0 || grid.y > 65535 || grid.z > 65535 ||
         bytes > 227 * 1024) {
         last = cudaErrorInvalidConfiguration;
+        return;
+    }
+    if (!is_current(stream)) {
+        last = cudaErrorInvalidResourceHandle;
         return;
     }
     submit(stream, {[=] { run_kernel(name, grid, block, bytes, body); }});
@@ -723,6 +763,7 @@ void emu::launch_kernel(const char *name, dim3 grid, dim3 block, size_t bytes, c
 void emu::run_on_stream(cudaStream_t stream, std::function<void()> work)
 {
     LOCK();
+    expect_device(stream->device, "a stream");
     submit(stream, {std::move(work)});
 }
 
@@ -736,9 +777,33 @@ bool emu::library_fails(const char *call)
     return fails;
 }
 
+const char *emu::driver_file()
+{
+    const char *file = getenv("TEMPER_EMU_DRIVER_FILE");
+    return file != nullptr ? file : "";
+}
+
+int emu::device()
+{
+    return current_device;
+}
+
+void emu::expect_device(int device, const char *thing)
+{
+    if (device != current_device)
+        die("%s of GPU %d is used while GPU %d is current", thing, device, current_device);
+}
+
 const char *cudaGetErrorString(cudaError_t error)
 {
-    return error == cudaErrorMemoryAllocation ? "out of memory" : "emulated failure";
+    switch (error) {
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorInvalidResourceHandle:
+        return "invalid resource handle";
+    default:
+        return "emulated failure";
+    }
 }
 cudaError_t cudaGetLastError()
 {
@@ -767,27 +832,35 @@ cudaError_t cudaGetDeviceCount(int *count)
     *count = rt().devices;
     return rt().devices > 0 ? cudaSuccess : cudaErrorNoDevice;
 }
+cudaError_t cudaGetDevice(int *device)
+{
+    ENTER();
+    *device = current_device;
+    return cudaSuccess;
+}
 cudaError_t cudaSetDevice(int device)
 {
     ENTER();
-    return device < rt().devices ? cudaSuccess : cudaErrorInvalidDevice;
+    if (device < 0 || device >= rt().devices)
+        return last = cudaErrorInvalidDevice;
+    current_device = device;
+    return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *prop, int device)
 {
     ENTER();
-    (void)device;
     memset(prop, 0, sizeof(*prop));
     snprintf(prop->name, sizeof(prop->name), "emulated on the CPU");
     prop->totalGlobalMem = rt().limit;
     prop->major = 9;
     prop->minor = 0;
-    prop->multiProcessorCount = 1;
+    prop->multiProcessorCount = device + 1;
     return cudaSuccess;
 }
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
 {
     ENTER();
-    *free_bytes = rt().limit - rt().used;
+    *free_bytes = rt().limit - rt().used[current_device];
     *total = rt().limit;
     return cudaSuccess;
 }
@@ -796,12 +869,12 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
     ENTER();
-    if (bytes > rt().limit - rt().used)
+    if (bytes > rt().limit - rt().used[current_device])
         return last = cudaErrorMemoryAllocation;
     *p = malloc(bytes > 0 ? bytes : 1);
     memset(*p, 0xff, bytes);
-    rt().sizes[*p] = bytes;
-    rt().used += bytes;
+    rt().blocks[*p] = {bytes, current_device};
+    rt().used[current_device] += bytes;
     rt().alive++;
     return cudaSuccess;
 }
@@ -811,12 +884,12 @@ cudaError_t cudaFree(void *p)
     if (p == nullptr)
         return cudaSuccess;
     drain_all();
-    auto at = rt().sizes.find(p);
-    if (at == rt().sizes.end())
+    auto at = rt().blocks.find(p);
+    if (at == rt().blocks.end())
         die("cudaFree of what is not device memory");
-    rt().used -= at->second;
+    rt().used[at->second.device] -= at->second.bytes;
     rt().alive--;
-    rt().sizes.erase(at);
+    rt().blocks.erase(at);
     free(p);
     return enter();
 }
@@ -841,14 +914,18 @@ cudaError_t cudaFreeHost(void *p)
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
-    ENTER();
+    ENTER_STREAM(stream);
     (void)kind;
+    if (!is_reached_by(stream, dst) || !is_reached_by(stream, src))
+        return last = cudaErrorInvalidValue;
     submit(stream, {[=] { memcpy(dst, src, bytes); }});
     return cudaSuccess;
 }
 cudaError_t cudaMemsetAsync(void *dst, int value, size_t bytes, cudaStream_t stream)
 {
-    ENTER();
+    ENTER_STREAM(stream);
+    if (!is_reached_by(stream, dst))
+        return last = cudaErrorInvalidValue;
     submit(stream, {[=] { memset(dst, value, bytes); }});
     return cudaSuccess;
 }
@@ -857,6 +934,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
     ENTER();
     (void)flags;
     *stream = new emu_stream();
+    (*stream)->device = current_device;
     rt().streams.push_back(*stream);
     rt().alive++;
     return cudaSuccess;
@@ -884,7 +962,7 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode)
 {
-    ENTER();
+    ENTER_STREAM(stream);
     (void)mode;
     stream->capture = new emu_graph();
     rt().alive++;
@@ -895,7 +973,9 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
     LOCK();
     *graph = stream->capture;
     stream->capture = nullptr;
-    const cudaError_t e = enter();
+    cudaError_t e = enter();
+    if (e == cudaSuccess && (*graph)->invalid)
+        e = last = cudaErrorStreamCaptureInvalidated;
     if (e != cudaSuccess) {
         delete *graph;
         *graph = nullptr;
@@ -928,7 +1008,7 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec)
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream)
 {
-    ENTER();
+    ENTER_STREAM(stream);
     submit(stream, {[=] {
                for (auto &f : exec->work)
                    f();
@@ -939,6 +1019,7 @@ cudaError_t cudaEventCreate(cudaEvent_t *event)
 {
     ENTER();
     *event = new emu_event();
+    (*event)->device = current_device;
     rt().alive++;
     return cudaSuccess;
 }
@@ -957,7 +1038,9 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
-    ENTER();
+    ENTER_STREAM(stream);
+    if (event->device != stream->device)
+        return last = cudaErrorInvalidResourceHandle;
     const uint64_t wanted = ++event->wanted;
     event->stream = stream;
     submit(stream, {[=] { event->done_at = wanted; }});
@@ -965,7 +1048,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
 {
-    ENTER();
+    ENTER_STREAM(stream);
     (void)flags;
     if (event->wanted > 0)
         submit(stream, {[] {}, event, event->wanted});
@@ -1025,4 +1108,14 @@ uint64_t emu_syncs(void)
 {
     LOCK();
     return rt().syncs;
+}
+void emu_devices(int n)
+{
+    LOCK();
+    rt().devices = n;
+    current_device = 0;
+}
+int emu_device(void)
+{
+    return current_device;
 }

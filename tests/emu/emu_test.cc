@@ -350,6 +350,67 @@ TEST_F(Emulation, AnEventIsWaitedForOnAnyThread)
     EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
 }
 
+/* Two GPUs, the second current in this thread. */
+struct TwoGpus {
+    TwoGpus()
+    {
+        emu_devices(2);
+        EXPECT_EQ(cudaSetDevice(1), cudaSuccess);
+    }
+    ~TwoGpus()
+    {
+        emu_devices(1);
+    }
+};
+
+TEST_F(Emulation, EveryThreadHasACurrentGpuAndEveryGpuItsMemory)
+{
+    const TwoGpus two;
+    void *p = nullptr;
+    int device = -1;
+    size_t before = 0, after = 0, total = 0;
+    EXPECT_EQ(cudaSetDevice(2), cudaErrorInvalidDevice);
+    EXPECT_EQ(cudaGetDevice(&device), cudaSuccess);
+    EXPECT_EQ(device, 1);
+    ASSERT_EQ(cudaMemGetInfo(&before, &total), cudaSuccess);
+    ASSERT_EQ(cudaMalloc(&p, 64), cudaSuccess);
+    EXPECT_EQ(cudaMemGetInfo(&after, &total), cudaSuccess);
+    EXPECT_EQ(after, before - 64);
+    std::thread([&] {
+        EXPECT_EQ(cudaGetDevice(&device), cudaSuccess);
+        EXPECT_EQ(device, 0);
+        EXPECT_EQ(cudaMemGetInfo(&after, &total), cudaSuccess);
+        EXPECT_EQ(after, total);
+    }).join();
+    EXPECT_EQ(cudaFree(p), cudaSuccess);
+}
+
+/* `stream` is of GPU 0. */
+TEST_F(Emulation, AStreamTakesWorkOfItsOwnGpuOnly)
+{
+    const TwoGpus two;
+    char *p = nullptr, host = 0;
+    int x = 0;
+    cudaEvent_t event = nullptr;
+    ASSERT_EQ(cudaMalloc(reinterpret_cast<void **>(&p), 64), cudaSuccess);
+    ASSERT_EQ(cudaEventCreate(&event), cudaSuccess);
+    emu::launch("add_one", 1, 32, 0, stream, add_one, &x);
+    EXPECT_EQ(cudaGetLastError(), cudaErrorInvalidResourceHandle);
+    EXPECT_EQ(cudaMemsetAsync(&host, 1, 1, stream), cudaErrorInvalidResourceHandle);
+    EXPECT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed), cudaErrorInvalidResourceHandle);
+    EXPECT_DEATH(emu::run_on_stream(stream, [] {}), "a stream of GPU 0 is used while GPU 1 is current");
+    ASSERT_EQ(cudaSetDevice(0), cudaSuccess);
+    EXPECT_EQ(cudaEventRecord(event, stream), cudaErrorInvalidResourceHandle) << "an event of GPU 1";
+    EXPECT_EQ(cudaMemsetAsync(p, 1, 1, stream), cudaErrorInvalidValue) << "memory of GPU 1";
+    EXPECT_EQ(cudaMemcpyAsync(&host, p + 63, 1, cudaMemcpyDeviceToHost, stream), cudaErrorInvalidValue);
+    EXPECT_EQ(cudaMemsetAsync(&host, 1, 1, stream), cudaSuccess);
+    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    EXPECT_EQ(x, 0);
+    EXPECT_EQ(host, 1);
+    EXPECT_EQ(cudaEventDestroy(event), cudaSuccess);
+    EXPECT_EQ(cudaFree(p), cudaSuccess);
+}
+
 TEST_F(Emulation, ACapturedGraphRunsWhenItIsLaunched)
 {
     int x = 0;

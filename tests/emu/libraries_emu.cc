@@ -29,7 +29,7 @@ const char *emu_library_file()
 /* ---- cuBLASLt ---- */
 
 struct emu_blas {
-    int unused;
+    int device;
 };
 struct emu_matmul {
     cublasComputeType_t compute;
@@ -62,12 +62,12 @@ const char *cublasLtGetStatusString(cublasStatus_t status)
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle)
 {
     BLAS_CALL();
-    static emu_blas one;
-    *handle = &one;
+    *handle = new emu_blas{emu::device()};
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtDestroy(cublasLtHandle_t)
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle)
 {
+    delete handle;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t compute, cudaDataType)
@@ -169,13 +169,14 @@ static bool fits(const emu_matmul *m, const emu_layout *a, const emu_layout *b, 
            (m->epilogue != CUBLASLT_EPILOGUE_DRELU || (m->mask_ld % 128 == 0 && m->mask_ld >= d->rows));
 }
 
-cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t pref, int wanted,
                                               cublasLtMatmulHeuristicResult_t *results, int *found)
 {
     BLAS_CALL();
+    emu::expect_device(handle->device, "a handle of cuBLASLt");
     *found = 0;
     if (!fits(desc, a, b, d) || wanted < 1)
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -187,12 +188,14 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDe
     *found = 1;
     return CUBLAS_STATUS_SUCCESS;
 }
-cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
-                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t,
-                                       cublasLtMatrixLayout_t d, const cublasLtMatmulAlgo_t *algo,
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algo,
                                        cublasLtMatmulHeuristicResult_t *result)
 {
     BLAS_CALL();
+    emu::expect_device(handle->device, "a handle of cuBLASLt");
     if (algo->data[0] != 42 || !fits(desc, a, b, d))
         return CUBLAS_STATUS_INVALID_VALUE;
     memset(result, 0, sizeof(*result));
@@ -246,13 +249,15 @@ static void multiply(const emu_matmul &m, const emu_layout &al, const emu_layout
     }
 }
 
-cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
-                              cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
-                              const void *beta, const void *, cublasLtMatrixLayout_t, void *d,
-                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t *algo,
-                              void *workspace, size_t workspace_bytes, cudaStream_t stream)
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void *alpha,
+                              const void *a, cublasLtMatrixLayout_t a_layout, const void *b,
+                              cublasLtMatrixLayout_t b_layout, const void *beta, const void *,
+                              cublasLtMatrixLayout_t, void *d, cublasLtMatrixLayout_t d_layout,
+                              const cublasLtMatmulAlgo_t *algo, void *workspace, size_t workspace_bytes,
+                              cudaStream_t stream)
 {
     BLAS_CALL();
+    emu::expect_device(handle->device, "a handle of cuBLASLt");
     if (!fits(desc, a_layout, b_layout, d_layout) || algo == nullptr || algo->data[0] != 42 ||
         workspace_bytes < WORKSPACE || *static_cast<const float *>(alpha) != 1.0f ||
         *static_cast<const float *>(beta) != 0.0f ||
@@ -271,6 +276,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
 /* ---- cuDNN ---- */
 
 struct emu_dnn {
+    int device;
     cudaStream_t stream;
 };
 /* Channels first or last in memory. */
@@ -340,17 +346,18 @@ const char *cudnnGetErrorString(cudnnStatus_t status)
 cudnnStatus_t cudnnCreate(cudnnHandle_t *handle)
 {
     DNN_CALL();
-    static emu_dnn one;
-    *handle = &one;
+    *handle = new emu_dnn{emu::device(), nullptr};
     return CUDNN_STATUS_SUCCESS;
 }
-cudnnStatus_t cudnnDestroy(cudnnHandle_t)
+cudnnStatus_t cudnnDestroy(cudnnHandle_t handle)
 {
+    delete handle;
     return CUDNN_STATUS_SUCCESS;
 }
 cudnnStatus_t cudnnSetStream(cudnnHandle_t handle, cudaStream_t stream)
 {
     DNN_CALL();
+    emu::expect_device(handle->device, "a handle of cuDNN");
     handle->stream = stream;
     return CUDNN_STATUS_SUCCESS;
 }
@@ -441,9 +448,10 @@ static bool fits(const emu_tensor *x, const emu_filter *w, const emu_convolution
 /* The fastest is not deterministic, so that whoever takes the first is found out; and bfloat16 is taken only
  * with tensor cores, without which the library is very slow. */
 template <typename P>
-static cudnnStatus_t offer(bool ok, const emu_tensor *x, const emu_convolution *conv, int wanted, int *found,
-                           P *results)
+static cudnnStatus_t offer(cudnnHandle_t handle, bool ok, const emu_tensor *x, const emu_convolution *conv,
+                           int wanted, int *found, P *results)
 {
+    emu::expect_device(handle->device, "a handle of cuDNN");
     *found = 0;
     if (!ok || wanted < 2 || (x->type == CUDNN_DATA_BFLOAT16) != (conv->math == CUDNN_TENSOR_OP_MATH))
         return CUDNN_STATUS_BAD_PARAM;
@@ -458,30 +466,33 @@ static cudnnStatus_t offer(bool ok, const emu_tensor *x, const emu_convolution *
     return CUDNN_STATUS_SUCCESS;
 }
 
-cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t, cudnnTensorDescriptor_t x,
+cudnnStatus_t cudnnGetConvolutionForwardAlgorithm_v7(cudnnHandle_t handle, cudnnTensorDescriptor_t x,
                                                      cudnnFilterDescriptor_t w,
                                                      cudnnConvolutionDescriptor_t conv,
                                                      cudnnTensorDescriptor_t y, int wanted, int *found,
                                                      cudnnConvolutionFwdAlgoPerf_t *results)
 {
     DNN_CALL();
-    return offer(fits(x, w, conv, y), x, conv, wanted, found, results);
+    return offer(handle, fits(x, w, conv, y), x, conv, wanted, found, results);
 }
-cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t, cudnnFilterDescriptor_t w,
+cudnnStatus_t cudnnGetConvolutionBackwardDataAlgorithm_v7(cudnnHandle_t handle, cudnnFilterDescriptor_t w,
                                                           cudnnTensorDescriptor_t dy,
                                                           cudnnConvolutionDescriptor_t conv,
                                                           cudnnTensorDescriptor_t dx, int wanted, int *found,
                                                           cudnnConvolutionBwdDataAlgoPerf_t *results)
 {
     DNN_CALL();
-    return offer(fits(dx, w, conv, dy), dx, conv, wanted, found, results);
+    return offer(handle, fits(dx, w, conv, dy), dx, conv, wanted, found, results);
 }
-cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(
-    cudnnHandle_t, cudnnTensorDescriptor_t x, cudnnTensorDescriptor_t dy, cudnnConvolutionDescriptor_t conv,
-    cudnnFilterDescriptor_t dw, int wanted, int *found, cudnnConvolutionBwdFilterAlgoPerf_t *results)
+cudnnStatus_t cudnnGetConvolutionBackwardFilterAlgorithm_v7(cudnnHandle_t handle, cudnnTensorDescriptor_t x,
+                                                            cudnnTensorDescriptor_t dy,
+                                                            cudnnConvolutionDescriptor_t conv,
+                                                            cudnnFilterDescriptor_t dw, int wanted,
+                                                            int *found,
+                                                            cudnnConvolutionBwdFilterAlgoPerf_t *results)
 {
     DNN_CALL();
-    return offer(fits(x, dw, conv, dy), x, conv, wanted, found, results);
+    return offer(handle, fits(x, dw, conv, dy), x, conv, wanted, found, results);
 }
 
 /* Calls f(x, w, y) with the flat positions of every product of the convolution. */

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# run.sh OUT [TEMPER ENGINE_TESTS MODULE]: what can only be shown on a GPU, in at most 9 minutes. From an unpacked bundle
-# the three programs are found beside this file. Each part writes a file into OUT and a line into OUT/summary.txt:
-# "passed", "failed" or "skipped" with the reason. Nothing is printed that was not measured. What only has to be right runs
-# side by side; what is timed runs alone, afterwards. PARTS="check bench vs_torch" chooses. Recipes other than chicago are
-# compared where DATA, a folder, has their file: fashion_mnist.h5, movielens.h5, mnist.h5.
+# run.sh OUT [TEMPER ENGINE_TESTS MODULE]: what can only be shown on a GPU, in at most 9 minutes (DEADLINE, in seconds). From
+# an unpacked bundle the three programs are found beside this file. Each part writes a file into OUT and a line into
+# OUT/summary.txt: "passed", "failed" or "skipped" with the reason; the exit code is 1 if one failed. The figures of all parts
+# are in OUT/csv. Nothing is printed that was not measured. What only has to be right runs side by side; what is timed runs
+# alone, afterwards. PARTS="check bench vs_torch" chooses.
+# DATA is a folder with the files that datasets/ makes: fashion_mnist.h5 (fashion_mnist.py), movielens.h5 (movielens.py),
+# mnist.h5 (mnist.py). Two recipes are measured on them; a recipe whose file is not there is compared on that of STAND_INS
+# (stand_ins.py), and the part's name says so.
 set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(mkdir -p "$1" && cd "$1" && pwd)
@@ -13,9 +16,12 @@ temper=${2:-$root/bin/temper}
 tests=${3:-$root/bin/engine_tests}
 module=${4:-$root/lib/libtemper_cuda.so}
 temper=$(realpath "$temper") tests=$(realpath "$tests") module=$(realpath -m "$module")
+DATA=$(realpath -m "${DATA:-/nowhere}") STAND_INS=$(realpath -m "${STAND_INS:-$here/stand-ins}")
+cd "$root" || exit 1 # recipes name their data as seen from there
 export TEMPER_CUDA_MODULE=$module TEMPER_TEST_CUDA_MODULE=$module
 PARTS=${PARTS:-check bench vs_torch}
 REPEATS=${REPEATS:-100}
+DEADLINE=${DEADLINE:-540}
 start=$SECONDS
 failed=0
 : >"$out/summary.txt"
@@ -24,19 +30,34 @@ note() {
     printf '%4d s  %-28s %s\n' "$((SECONDS - start))" "$1" "$2" | tee -a "$out/summary.txt"
 }
 
-# part NAME SECONDS COMMAND...: runs it within its time, its output in OUT/NAME.log.
-part() {
-    local name=$1 limit=$2
-    shift 2
-    timeout "$limit" bash -c '"$@"' part "$@" >"$out/$name.log" 2>&1 # a bash, so that it may be a function
-    local code=$?
+# run LATE OUTPUT NAME SECONDS COMMAND...: runs it within its time and what is left of the script's, standard output in
+# OUT/OUTPUT, errors in OUT/NAME.log, and notes how it went; LATE is the word for "not done in time".
+run() {
+    local late=$1 output=$2 name=$3 limit=$4 left=$((start + DEADLINE - SECONDS)) code last
+    shift 4
+    rm -f "$out/$output" "$out/$name.log"
+    if [ "$left" -le 0 ]; then
+        note "$name" "skipped: no time left"
+        return 0
+    fi
+    limit=$((limit < left ? limit : left))
+    # A bash, so that it may be a function. Both files may be one.
+    timeout -k 5 "$limit" bash -o pipefail -c '"$@"' run "$@" >>"$out/$output" 2>>"$out/$name.log"
+    code=$?
+    last=$(tail -n 1 "$out/$name.log")
     case $code in
-    0) note "$name" passed ;;
-    124) note "$name" "skipped: not done after $limit s" ;;
-    *) note "$name" "failed: exit $code: $(tail -1 "$out/$name.log")" ;;
+    0) note "$name" "passed${last:+: $last}" ;;
+    124) note "$name" "$late: not done after $limit s" ;;
+    *) note "$name" "failed: exit $code: $last" ;;
     esac
-    return $code
+    [ $code = 0 ] || [ "$late,$code" = skipped,124 ]
 }
+
+# check NAME SECONDS COMMAND...: what has to be right; not done in time, it has failed.
+check() { run failed "$1.log" "$@"; }
+
+# measure FILE SECONDS COMMAND...: figures, which are what it prints, in OUT/FILE; not done in time, there are fewer of them.
+measure() { run skipped "$1" "${1%.*}" "${@:2}"; }
 
 wants() { [[ " $PARTS " == *" $1 "* ]]; }
 
@@ -51,6 +72,7 @@ hash_of() { sed 's/.*"weights_hash":"\([0-9a-f]*\)".*/\1/'; }
 
 ops() { # every case of every op, each implementation, in as many processes as half of the cores
     local n=$((($(nproc) + 1) / 2)) i pids=() code=0
+    rm -f "$out"/runs/hashes.* "$out/hashes.txt"
     for ((i = 0; i < n; i++)); do
         GTEST_TOTAL_SHARDS=$n GTEST_SHARD_INDEX=$i TEMPER_TEST_HASHES=$out/runs/hashes.$i OMP_NUM_THREADS=2 "$tests" \
             --gtest_brief=1 --gtest_filter='*CudaOpCase*:CudaDevice*' >"$out/runs/ops.$i" 2>&1 &
@@ -59,18 +81,19 @@ ops() { # every case of every op, each implementation, in as many processes as h
     for i in "${pids[@]}"; do wait "$i" || code=1; done
     sort -V "$out"/runs/hashes.* >"$out/hashes.txt"
     cat "$out"/runs/ops.*
-    return $code
+    if [ "$code" = 0 ]; then echo "all cases, in $n processes"; else grep -h FAILED "$out"/runs/ops.* | head -n 1; fi
+    return "$code"
 }
 
 losses() { # NAME DEVICE RECIPE STEPS [OPTION...]: the loss of each of the first steps; the run is then stopped
     local name=$1 steps=$4 pid
-    train "$1" "$2" "$3" --set train.report=1 "${@:5}" >/dev/null 2>&1 &
+    train "$1" "$2" "$3" --set train.report=1 "${@:5}" >/dev/null &
     pid=$!
-    until [ "$(cat "$out/runs/$name/metrics.jsonl" 2>/dev/null | wc -l)" -ge "$steps" ] || ! kill -0 $pid 2>/dev/null; do
+    until [ "$(cat "$out/runs/$name/metrics.jsonl" 2>/dev/null | wc -l)" -ge "$steps" ] || ! kill -0 "$pid" 2>/dev/null; do
         sleep 0.02
     done
-    pkill -TERM -P $pid 2>/dev/null
-    wait $pid
+    pkill -TERM -P "$pid" 2>/dev/null
+    wait "$pid"
     sed 's/.*"loss":\([^,]*\),.*/\1/' "$out/runs/$name/metrics.jsonl" | head -n "$steps"
 }
 
@@ -101,13 +124,13 @@ resume() { # stopped after its first checkpoint and resumed in a new process: th
     rm -rf "$out/runs/halves"
     "$temper" train "$root/recipes/chicago.yaml" --out "$out/runs/halves" "${common[@]}" &
     pid=$!
-    until [ -n "$(ls -A "$out/runs/halves/checkpoints" 2>/dev/null)" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
-    kill -TERM $pid 2>/dev/null
-    wait $pid
+    until [ -n "$(ls -A "$out/runs/halves/checkpoints" 2>/dev/null)" ] || ! kill -0 "$pid" 2>/dev/null; do sleep 0.01; done
+    kill -TERM "$pid" 2>/dev/null
+    wait "$pid"
     code=$?
     halves=$("$temper" train "$root/recipes/chicago.yaml" --out "$out/runs/halves" --resume "${common[@]}" | hash_of) || return 1
     echo "first half: exit $code; whole $whole, in halves $halves"
-    [ $code = 75 ] && [ "$whole" = "$halves" ]
+    [ "$code" = 75 ] && [ "$whole" = "$halves" ]
 }
 
 export -f train hash_of ops losses parity repeats resume
@@ -119,7 +142,7 @@ if "$temper" devices | grep -q 'not used'; then
 print(":".join(glob.glob(sysconfig.get_paths()["purelib"] + "/nvidia/*/lib")))' 2>/dev/null):${LD_LIBRARY_PATH:-}
     export LD_LIBRARY_PATH
 fi
-"$temper" devices --json >"$out/devices.json" 2>&1
+"$temper" devices --json >"$out/devices.json"
 if ! "$temper" devices | grep -q '^cuda:0 '; then
     note gpu "skipped: $("$temper" devices | sed -n 's/^cuda  *//p')"
     exit 0
@@ -131,8 +154,8 @@ mkdir -p "$out/runs"
 vs_torch=
 if wants vs_torch; then
     if python3 -c 'import torch, h5py, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-        part vs_torch 400 python3 "$root/benchmarks/vs_torch.py" --device cuda --together --scale 0.6 --gate "$out/runs/gate" \
-            --temper "$temper" --out "$out/vs_torch.csv" &
+        measure vs_torch.log 400 python3 "$root/benchmarks/vs_torch.py" --device cuda --together --scale 0.6 \
+            --gate "$out/runs/gate" --temper "$temper" --out "$out/vs_torch.csv" &
         vs_torch=$!
     else
         note vs_torch "skipped: no PyTorch with CUDA, or no h5py"
@@ -140,19 +163,25 @@ if wants vs_torch; then
 fi
 if wants check; then
     pids=()
-    { part ops 150 env TEMPER_TEST_SCHEDULES="$REPEATS" bash -c ops; } & pids+=($!)
-    { part parity-chicago 60 parity resident chicago 51 1e-3 --set train.epochs=3; } & pids+=($!)
-    { part parity-streamed 60 parity streamed chicago 51 1e-3 --set train.epochs=3 --set data.resident_bytes=1000; } & pids+=($!)
+    {
+        check ops 150 env TEMPER_TEST_SCHEDULES="$REPEATS" bash -c ops
+        s=$?
+        check hashes 10 "$here/hashes.sh" "$root/tests/golden/kernel_hashes.txt" "$out/hashes.txt" && exit $s
+    } & pids+=($!)
+    { check parity-chicago 60 parity resident chicago 51 1e-3 --set train.epochs=3; } & pids+=($!)
+    { check parity-streamed 60 parity streamed chicago 51 1e-3 --set train.epochs=3 --set data.resident_bytes=1000; } & pids+=($!)
     for recipe in movielens:movielens:40:1e-3 fashion-cnn:fashion_mnist:20:1e-2 fashion-resnet18:fashion_mnist:6:1e-2 \
         mnist-cnn:mnist:20:1e-2; do
         IFS=: read -r name file steps tolerance <<<"$recipe"
-        [ -f "${DATA:-}/$file.h5" ] || { note "parity-$name" "skipped: no DATA/$file.h5"; continue; }
-        { part "parity-$name" 100 parity "$name" "$name" "$steps" "$tolerance" --data "$DATA/$file.h5"; } & pids+=($!)
+        part=parity-$name data=$DATA/$file.h5
+        [ -f "$data" ] || { part=$part-stand-in data=$STAND_INS/$file.h5; }
+        [ -f "$data" ] || { note "$part" "skipped: no $file.h5"; continue; }
+        { check "$part" 100 parity "$name" "$name" "$steps" "$tolerance" --data "$data"; } & pids+=($!)
     done
-    { part repeats 100 repeats; s=$?; part resume 30 resume && exit $s; } & pids+=($!)
+    { check repeats 100 repeats; s=$?; check resume 30 resume && exit $s; } & pids+=($!)
     if command -v compute-sanitizer >/dev/null; then
         for tool in memcheck racecheck initcheck synccheck; do
-            part "$tool" 150 compute-sanitizer --tool "$tool" --error-exitcode 1 "$tests" --gtest_brief=1 \
+            check "$tool" 150 compute-sanitizer --tool "$tool" --error-exitcode 1 "$tests" --gtest_brief=1 \
                 --gtest_filter='*CudaOpCase.EveryImplementation*_0:*CudaOpCase.EveryImplementation*_1' & pids+=($!)
         done
     else
@@ -163,22 +192,24 @@ fi
 touch "$out/runs/gate"
 [ -z "$vs_torch" ] || wait "$vs_torch" || failed=1
 if wants bench; then
-    part large 70 "$temper" bench --device cuda --json --shapes "$root/benchmarks/shapes/large.txt" || failed=1
-    mv "$out/large.log" "$out/large.jsonl"
+    measure large.jsonl 70 "$temper" bench --device cuda --json --shapes "$root/benchmarks/shapes/large.txt" || failed=1
     if python3 -c 'import h5py' 2>/dev/null; then
-        part stall 60 python3 "$root/benchmarks/checkpoint_stall.py" --device cuda --temper "$temper" || failed=1
+        measure stall.json 60 python3 "$root/benchmarks/checkpoint_stall.py" --device cuda --temper "$temper" || failed=1
     else
         note stall "skipped: no h5py"
     fi
+    rm -f "$out/quality.csv"
     for recipe in fashion-cnn fashion-resnet18; do
-        [ -f "${DATA:-}/fashion_mnist.h5" ] || { note "quality-$recipe" "skipped: no DATA/fashion_mnist.h5"; continue; }
-        part "quality-$recipe" 60 python3 "$root/benchmarks/quality.py" "recipes/$recipe.yaml" --data "$DATA/fashion_mnist.h5" \
-            --metric accuracy --temper "$temper" --out "$out/quality.csv" || failed=1
+        [ -f "$DATA/fashion_mnist.h5" ] || { note "quality-$recipe" "skipped: no DATA/fashion_mnist.h5"; continue; }
+        measure "quality-$recipe.log" 60 python3 "$root/benchmarks/quality.py" "recipes/$recipe.yaml" \
+            --data "$DATA/fashion_mnist.h5" --metric accuracy --temper "$temper" --out "$out/quality.csv" || failed=1
     done
-    part products 40 "$temper" bench --device cuda --json --precision tf32 --shapes "$root/benchmarks/shapes/products.txt" || failed=1
-    mv "$out/products.log" "$out/products.jsonl"
-    part bench 200 "$temper" bench --device cuda --json || failed=1
-    mv "$out/bench.log" "$out/bench.jsonl"
+    measure products.jsonl 40 "$temper" bench --device cuda --json --precision tf32 \
+        --shapes "$root/benchmarks/shapes/products.txt" || failed=1
+    measure bench.jsonl 200 "$temper" bench --device cuda --json || failed=1
 fi
 rm -rf "$out/runs"
+rm -rf "$out/csv"
+mkdir "$out/csv"
+check collect 10 "$root/benchmarks/collect.py" "$out" --out "$out/csv/results.csv" || failed=1
 exit $failed

@@ -483,6 +483,9 @@ TEST_F(RecipeTest, MistakesAreShownWithTheirPlaceAndWhatIsAllowed)
         {"data: {split: {train: [2001-13-01, 2002-01-01]}}\n",
          "1:24",
          {"'2001-13-01'", "a date (2001-12-31)"}},
+        {"data: {split: {train: [2001-02-31, 2001-03-05]}}\n",
+         "1:24",
+         {"'2001-02-31'", "a date (2001-12-31)"}},
         {"data: {split: {train: [2001-01-01]}}\n", "1:24", {"[from, to]"}},
         {"data: {split: {validation_fraction: 1}}\n", "1:37", {"0 to 0.999"}},
         /* YAML */
@@ -496,6 +499,11 @@ TEST_F(RecipeTest, MistakesAreShownWithTheirPlaceAndWhatIsAllowed)
         {"data: {inputs: [x]}\nmodel: {builder: mlp}\n", "", {"data.target.name is missing"}},
         {data_only, "", {"model.builder or model.layers is missing"}},
         {head + "train: {batch: 10, accumulate: 3}\n", "", {"train.accumulate is 3", "train.batch 10"}},
+        {head + "train: {early_stop: {patience: 3}}\n", "", {"patience is 3", "train.best.metric"}},
+        {"data: {inputs: [x], target: {name: t, kind: class}}\nmodel: {builder: mlp}\nobjective: {loss: "
+         "mse}\n",
+         "",
+         {"objective.loss", "data.target.kind class", "softmax_cross_entropy"}},
     };
     check_mistakes(table, std::size(table));
 }

@@ -183,8 +183,9 @@ bool may_fail_unseen(const std::string &call, int error)
             return false;
     if (gives_back(call) || of_a_library(call))
         return true;
-    /* Closing waits for its queues; a snapshot does without memory of the device. */
-    return call == "cudaStreamSynchronize" ||
+    /* Closing waits for its queues; a GPU is chosen before something of it is given back; a snapshot does
+     * without memory of the device. */
+    return call == "cudaStreamSynchronize" || call == "cudaSetDevice" ||
            (error == 2 && (call == "cudaMalloc" || call == "cudaMemsetAsync"));
 }
 
@@ -199,7 +200,7 @@ void CudaRun::sweep(const std::vector<const char *> &sets, uint64_t stride) cons
     ASSERT_EQ(run("again", sets).hash, whole.hash);
     const uint64_t total = emulated_count("emu_calls");
     std::map<std::string, int> unseen;
-    int runs = 0, ended = 0, with_checkpoint = 0;
+    int given_back = 0, runs = 0, ended = 0, with_checkpoint = 0;
     for (const int error : {2, 700, 719})
         for (uint64_t n = 1 + static_cast<uint64_t>(error) % stride; n <= total; n += stride) {
             set_failure(n, error);
@@ -213,6 +214,7 @@ void CudaRun::sweep(const std::vector<const char *> &sets, uint64_t stride) cons
             EXPECT_EQ(emulated_count("emu_alive"), before) << where << " leaves something";
             if (o.st == TP_OK) {
                 unseen[call]++;
+                given_back += gives_back(call);
                 EXPECT_TRUE(may_fail_unseen(call, error)) << where;
                 EXPECT_TRUE(o.hash == whole.hash || of_a_library(call)) << where;
             } else {
@@ -223,8 +225,9 @@ void CudaRun::sweep(const std::vector<const char *> &sets, uint64_t stride) cons
             fs::remove_all(dir + "/run");
         }
     EXPECT_GT(ended, runs / 2);
+    EXPECT_LE(unseen["cudaSetDevice"], given_back + 3) << "those before something is given back";
     EXPECT_GT(with_checkpoint, runs / 4);
-    EXPECT_LE(unseen["cudaStreamSynchronize"], 3 * TP_QUEUES) << "those of closing, once an error";
+    EXPECT_LE(unseen["cudaStreamSynchronize"], 3 * (TP_QUEUES + 1)) << "those of closing, once an error";
     EXPECT_LE(unseen["cudaMalloc"] + unseen["cudaMemsetAsync"], 2) << "those of the snapshot";
     std::printf("%llu calls, %d runs, %d ended, %d with a checkpoint; unseen:", (unsigned long long)total,
                 runs, ended, with_checkpoint);

@@ -35,13 +35,16 @@ TEST(ModelFile, SavedAndLoadedItGivesTheSameOutputs)
     const Model m = build(layers, {x, input("user", TP_INPUT_IDS, {}, 50)}, 2);
     ASSERT_NE(m, nullptr) << tp_last_error();
     ASSERT_EQ(tp_model_set_target_norm(m.get(), 2, shift, scale), TP_OK);
-    ASSERT_EQ(tp_model_save(m.get(), cpu(), "rating", path.c_str()), TP_OK) << tp_last_error();
+    ASSERT_EQ(tp_model_save(m.get(), cpu(), "rating", TP_TARGET_REGRESSION, path.c_str()), TP_OK)
+        << tp_last_error();
 
     tp_model *loaded = nullptr;
     char *target = nullptr;
-    ASSERT_EQ(tp_model_load(&loaded, cpu(), path.c_str(), &target), TP_OK) << tp_last_error();
+    tp_target_kind kind = TP_TARGET_ONEHOT;
+    ASSERT_EQ(tp_model_load(&loaded, cpu(), path.c_str(), &target, &kind), TP_OK) << tp_last_error();
     const Model back(loaded, tp_model_free);
     EXPECT_STREQ(target, "rating");
+    EXPECT_EQ(kind, TP_TARGET_REGRESSION);
     tp_text_free(target);
     EXPECT_EQ(outputs(back.get(), 5), outputs(m.get(), 5));
     const tp_model_input *in = tp_model_input_at(back.get(), 0);
@@ -60,8 +63,12 @@ TEST(ModelFile, SavedAndLoadedItGivesTheSameOutputs)
     ASSERT_EQ(tp_tensors_new(&t), TP_OK);
     ASSERT_EQ(tp_tensors_save(t, path.c_str()), TP_OK);
     tp_tensors_free(t);
-    EXPECT_EQ(tp_model_load(&loaded, cpu(), path.c_str(), nullptr), TP_EDATA) << "tensors alone are no model";
+    EXPECT_EQ(tp_model_load(&loaded, cpu(), path.c_str(), &target, &kind), TP_EDATA)
+        << "tensors alone are no model";
     EXPECT_EQ(loaded, nullptr);
+    EXPECT_EQ(target, nullptr);
+    ASSERT_EQ(tp_model_save(m.get(), cpu(), "rating", TP_TARGET_CLASS, path.c_str()), TP_OK);
+    EXPECT_EQ(tp_model_load(&loaded, cpu(), path.c_str(), &target, &kind), TP_EDATA) << "not for regression";
     ASSERT_EQ(std::system((std::string("rm -rf ") + dir).c_str()), 0);
 }
 

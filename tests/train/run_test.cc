@@ -146,6 +146,7 @@ class Run : public testing::Test
     {
         return in_child([&] {
             Outcome o;
+            use_test_module();
             tp_evaluate_opts opts = TP_EVALUATE_OPTS_INIT;
             const std::string model = dir + "/" + out + "/model.safetensors";
             tp_evaluation got;
@@ -744,6 +745,306 @@ TEST_F(Run, UnknownMetricsAreARecipeError)
     const Outcome o = run("metric", false, -1, {"train.metrics=[acuracy]"});
     EXPECT_EQ(o.st, TP_ERECIPE);
     EXPECT_NE(std::string(o.line).find("acuracy"), std::string::npos) << o.line;
+}
+
+/* ---- how a run ends, and what it leaves ---- */
+
+const char rows_text[] = R"(
+data:
+  inputs: [{name: x}]
+  target: {name: "y", kind: class}
+  split: {by: groups, train: train, test: test}
+model: {builder: mlp, hidden: [8]}
+optimizer: {sgd: {lr: 0.1}}
+train: {batch: 16, epochs: 2, seed: 1, report: 1}
+)";
+
+class Rows : public Run
+{
+  protected:
+    void SetUp() override
+    {
+        Run::SetUp();
+        data = dir + "/rows.h5";
+        recipe = dir + "/rows.yaml";
+        std::ofstream(recipe) << rows_text;
+        ASSERT_EQ(std::system((std::string("/usr/bin/python3 ") + TEMPER_SOURCE_DIR +
+                               "/tests/golden/make_rows.py " + data)
+                                  .c_str()),
+                  0);
+    }
+};
+
+/* The model gets worse from the first report on, and in some runs that follows a step that was not applied.
+ */
+TEST_F(Rows, TheBestModelIsKeptWhenTheStepBeforeItWasBad)
+{
+    int after_a_bad_step = 0;
+    for (int seed = 1; seed <= 8; seed++) {
+        const std::string out = "seed" + std::to_string(seed), set = "train.seed=" + std::to_string(seed);
+        const Outcome o =
+            run(out, false, -1,
+                {set.c_str(), "data.split.train=outlier", "data.split.validation=worse", "model.hidden=[256]",
+                 "train.report=2", "train.save=1000", "train.best.metric=loss"});
+        ASSERT_EQ(o.st, TP_OK) << o.line;
+        const std::string lines = slurp(dir + "/" + out + "/metrics.jsonl"),
+                          best = lines.substr(0, lines.find('\n')), key = "{\"loss\":";
+        EXPECT_FLOAT_EQ(std::strtod(best.c_str() + best.find(key) + key.size(), nullptr),
+                        o.result.validation.values[0])
+            << lines;
+        after_a_bad_step += best.find("\"grad_norm\":null") != std::string::npos;
+    }
+    EXPECT_GT(after_a_bad_step, 0);
+}
+
+TEST_F(Rows, AModelOfOneHotTargetsIsEvaluatedOnThem)
+{
+    const Outcome o = run("m", false, -1, {"data.target.name=onehot", "data.target.kind=onehot"});
+    ASSERT_EQ(o.st, TP_OK) << o.line;
+    const Outcome again = evaluate("m", [](tp_evaluate_opts *e) { e->group = "test"; });
+    ASSERT_EQ(again.st, TP_OK) << again.line;
+    EXPECT_NEAR(again.result.test.values[0], o.result.test.values[1], 1e-6) << "accuracy";
+}
+
+TEST_F(Rows, AStopBeforeTheFirstStepChangesNothing)
+{
+    const std::vector<const char *> watch = {"data.split.validation=worse", "schedule.kind=reduce_on_plateau",
+                                             "schedule.patience=1"};
+    const Outcome whole = run("whole", false, -1, watch);
+    ASSERT_EQ(whole.st, TP_OK) << whole.line;
+    for (const char *name : {"new", "resumed"}) {
+        const bool resumed = std::strcmp(name, "resumed") == 0;
+        if (resumed) {
+            ASSERT_EQ(run(name, false, 3, watch).st, TP_ESTOPPED);
+        }
+        stop = 1;
+        const Outcome o = run(name, resumed, -1, watch);
+        stop = 0;
+        EXPECT_EQ(o.st, TP_ESTOPPED);
+        EXPECT_NE(std::string(o.line).find(resumed ? "step 3 is good" : "step 0 is good"), std::string::npos)
+            << o.line;
+        EXPECT_STREQ(run(name, true, -1, watch).hash, whole.hash) << name;
+        EXPECT_EQ(losses(slurp(dir + "/" + name + "/metrics.jsonl")),
+                  losses(slurp(dir + "/whole/metrics.jsonl")));
+    }
+}
+
+TEST_F(Rows, WithoutADirectoryThereIsNothingToResume)
+{
+    const Outcome o = in_child([&] {
+        Outcome e;
+        auto r = std::make_unique<tp_recipe>();
+        tp_run_opts opts = TP_RUN_OPTS_INIT;
+        opts.data = data.c_str();
+        opts.resume = 1;
+        e.st = tp_recipe_read(r.get(), recipe.c_str(), 0, nullptr);
+        EXPECT_EQ(tp_run_train(r.get(), &opts, &e.result), TP_EINVAL);
+        opts.resume = 0;
+        const int now = 1;
+        opts.stop = &now;
+        e.st = tp_run_train(r.get(), &opts, &e.result);
+        note_error(e);
+        tp_recipe_clear(r.get());
+        return e;
+    });
+    EXPECT_EQ(o.st, TP_ESTOPPED);
+    EXPECT_NE(std::string(o.line).find("no checkpoint was saved"), std::string::npos) << o.line;
+}
+
+/* Weights that overflow at the very end, where no further step would notice. */
+TEST_F(Rows, AModelThatIsNotFiniteIsNotWritten)
+{
+    const Outcome o = run("inf", false, -1,
+                          {"optimizer.sgd.lr=1e6", "optimizer.sgd.weight_decay=1e6", "model.hidden=[]",
+                           "train.max_bad_steps=1000"});
+    EXPECT_EQ(o.st, TP_EDIVERGED);
+    EXPECT_NE(std::string(o.line).find("is not finite"), std::string::npos) << o.line;
+    EXPECT_NE(access((dir + "/inf/model.safetensors").c_str(), F_OK), 0);
+}
+
+TEST_F(Rows, AResumedRunDropsWhatItWillDoAgain)
+{
+    ASSERT_EQ(run("whole", false, -1).st, TP_OK);
+    ASSERT_EQ(run("killed", false, 5).st, TP_ESTOPPED);
+    const std::string out = dir + "/killed/",
+                      left = out + "checkpoints/gen-00000000000000000006.safetensors.tmp-12-0",
+                      kept = out + "checkpoints/notes.txt";
+    std::ofstream(out + "metrics.jsonl", std::ios::app) << "{\"step\":6,\"loss\":1}\n{\"step\":7,\"lo";
+    std::ofstream(left) << "half";
+    std::ofstream(kept) << "mine";
+    ASSERT_EQ(run("killed", true, -1).st, TP_OK);
+    EXPECT_EQ(losses(slurp(out + "metrics.jsonl")), losses(slurp(dir + "/whole/metrics.jsonl")));
+    EXPECT_NE(access(left.c_str(), F_OK), 0);
+    EXPECT_EQ(access(kept.c_str(), F_OK), 0);
+    EXPECT_EQ(run("typo", true, -1).st, TP_ENOENT);
+    EXPECT_NE(access((dir + "/typo").c_str(), F_OK), 0) << "nothing to go on from, and yet a directory";
+}
+
+TEST_F(Rows, AReportThatCannotBeWrittenEndsTheRun)
+{
+    ASSERT_EQ(
+        std::system(("mkdir -p " + dir + "/full && ln -s /dev/full " + dir + "/full/metrics.jsonl").c_str()),
+        0);
+    const Outcome o = run("full", false, -1);
+    EXPECT_EQ(o.st, TP_EIO);
+    EXPECT_NE(std::string(o.line).find("metrics.jsonl: the report of step 1"), std::string::npos) << o.line;
+}
+
+TEST_F(Rows, TooManyMetricsAreRefused)
+{
+    ASSERT_EQ(run("m", false, -1).st, TP_OK);
+    const std::vector<const char *> names(TP_RECIPE_METRICS + 1, "accuracy");
+    const Outcome o = evaluate("m", [&](tp_evaluate_opts *e) {
+        e->n_metrics = static_cast<int>(names.size());
+        e->metrics = names.data();
+    });
+    EXPECT_EQ(o.st, TP_EINVAL);
+    EXPECT_NE(std::string(o.line).find("17 metrics, at most 16"), std::string::npos) << o.line;
+}
+
+TEST_F(Rows, LayersThatDoNotFitTheDataAreTheRecipesFault)
+{
+    std::ofstream(recipe) << R"(
+data:
+  inputs: [{name: x}]
+  target: {name: "y", kind: class}
+  split: {by: groups, train: train, test: test}
+model: {layers: [{conv: {filters: 2, kernel: 3}}, flatten, {dense: {units: 2}}]}
+)";
+    const Outcome o = run("conv", false, -1);
+    EXPECT_EQ(o.st, TP_ERECIPE) << o.line;
+    EXPECT_EQ(std::string(o.line).find("model: "), 0u) << o.line;
+}
+
+/* Batch norm measures every sample, whatever it weighs: after one step its mean is the same with weights. */
+TEST_F(Rows, WeightsOfSamplesDoNotChangeBatchStatistics)
+{
+    std::ofstream(recipe) << R"(
+data:
+  inputs: [{name: x}]
+  target: {name: "y", kind: class}
+  split: {by: groups, train: train, test: test}
+model: {layers: [{dense: {units: 8}}, batch_norm, relu, {dense: {units: 2}}]}
+optimizer: {sgd: {lr: 0.1}}
+train: {batch: 100, epochs: 1, seed: 1}
+)";
+    const auto mean_of = [&](const std::string &out) {
+        return in_child([&] {
+            Outcome o;
+            tp_tensors *t = nullptr;
+            o.st = tp_tensors_load(&t, (dir + "/" + out + "/model.safetensors").c_str());
+            const tp_tensor *mean = o.st == TP_OK ? tp_tensors_find(t, "1.running_mean") : nullptr;
+            for (int i = 0; mean != nullptr && i < 8; i++)
+                o.result.test.values[o.result.test.n++] =
+                    static_cast<double>(static_cast<float *>(mean->data)[i]);
+            tp_tensors_free(t);
+            return o;
+        });
+    };
+    ASSERT_EQ(run("plain", false, -1).st, TP_OK);
+    const Outcome weighed = run("weighed", false, -1, {"data.weight=weight"});
+    ASSERT_EQ(weighed.st, TP_OK) << weighed.line;
+    const Outcome a = mean_of("plain"), b = mean_of("weighed");
+    ASSERT_EQ(a.result.test.n, 8);
+    for (int i = 0; i < 8; i++)
+        EXPECT_EQ(a.result.test.values[i], b.result.test.values[i]) << i;
+}
+
+TEST(LaunchLength, IsFiveMillisecondsOfSteps)
+{
+    EXPECT_EQ(tp_run_launch_length(0.0), TP_MAX_LAUNCH);
+    EXPECT_EQ(tp_run_launch_length(1e-6), TP_MAX_LAUNCH);
+    EXPECT_EQ(tp_run_launch_length(5e-4), 10);
+    EXPECT_EQ(tp_run_launch_length(2e-3), 2);
+    EXPECT_EQ(tp_run_launch_length(6e-3), 1);
+    EXPECT_EQ(tp_run_launch_length(10.0), 1);
+}
+
+/* ---- what a run settles by itself stays as it is when it goes on ---- */
+
+/* With little memory the rows are streamed, or a step is split; with more they would not be. */
+TEST_F(Run, AResumedRunStreamsWhatItStreamedAndSplitsAsItDid)
+{
+    std::ofstream(dir + "/stream.yaml") << R"(
+data:
+  inputs: [{name: x, kind: image}]
+  target: {name: "y", kind: class}
+  split: {by: groups, train: train, test: test}
+model: {builder: mlp, hidden: []}
+optimizer: {sgd: {lr: 1e-6}}
+train: {batch: 4, epochs: 1, seed: 3, report: 1, save: 1000}
+)";
+    struct {
+        const char *recipe, *memory, *says;
+        std::vector<const char *> sets;
+    } runs[] = {
+        {"/stream.yaml", "16400", "data streamed", {}},
+        {"/recipe.yaml", "90000", "2 micro-batches", {"train.accumulate=1", "train.micro_batch=auto"}}};
+    device = "cuda";
+    setenv("TEMPER_EMU_NO_LIBRARIES", "1", 1);
+    for (const auto &r : runs) {
+        const std::string out = std::string("stop") + r.memory, whole = std::string("whole") + r.memory;
+        recipe = dir + r.recipe;
+        setenv("TEMPER_EMU_MEMORY", r.memory, 1);
+        const Outcome want = run(whole, false, -1, r.sets), half = run(out, false, 7, r.sets);
+        unsetenv("TEMPER_EMU_MEMORY");
+        EXPECT_EQ(want.st, TP_OK) << want.line;
+        EXPECT_EQ(half.st, TP_ESTOPPED) << half.line;
+        EXPECT_NE(slurp(dir + "/" + whole + "/log.txt").find(r.says), std::string::npos);
+        EXPECT_STRNE(run(std::string("free") + r.memory, false, -1, r.sets).hash, want.hash);
+        EXPECT_STREQ(run(out, true, -1, r.sets).hash, want.hash) << r.says;
+    }
+    unsetenv("TEMPER_EMU_NO_LIBRARIES");
+}
+
+TEST_F(Run, AGpuShortOfMemoryMeasuresInSmallerBatches)
+{
+    ASSERT_EQ(run("m", false, -1, {"train.epochs=1"}).st, TP_OK);
+    const Outcome cpu = evaluate("m", [](tp_evaluate_opts *e) {
+        e->device = "cpu";
+        e->group = "train";
+    });
+    setenv("TEMPER_EMU_NO_LIBRARIES", "1", 1);
+    setenv("TEMPER_EMU_MEMORY", "60000", 1);
+    const Outcome gpu = evaluate("m", [](tp_evaluate_opts *e) {
+        e->device = "cuda";
+        e->group = "train";
+    });
+    setenv("TEMPER_EMU_MEMORY", "14300", 1);
+    const Outcome streamed = evaluate("m", [](tp_evaluate_opts *e) {
+        e->device = "cuda";
+        e->group = "train";
+    });
+    unsetenv("TEMPER_EMU_MEMORY");
+    unsetenv("TEMPER_EMU_NO_LIBRARIES");
+    for (const Outcome &o : {gpu, streamed}) {
+        ASSERT_EQ(o.st, TP_OK) << o.line;
+        for (int i = 0; i < cpu.result.test.n; i++)
+            EXPECT_NEAR(o.result.test.values[i], cpu.result.test.values[i], 1e-3);
+    }
+}
+
+TEST_F(Run, ARunThatGoesOnElsewhereSaysSo)
+{
+    device = "cuda";
+    ASSERT_EQ(run("moved", false, 7).st, TP_ESTOPPED);
+    device = "cpu";
+    ASSERT_EQ(run("moved", true, -1).st, TP_OK);
+    EXPECT_NE(slurp(dir + "/moved/log.txt").find("began on cuda in tf32 and goes on on cpu in fp32"),
+              std::string::npos)
+        << slurp(dir + "/moved/log.txt");
+}
+
+TEST_F(Run, ARunSaysWhereItsDataLies)
+{
+    device = "cuda";
+    ASSERT_EQ(run("resident", false, -1, {"train.epochs=1"}).st, TP_OK);
+    /* 192 rows of 64 bytes and a class; weights of a u8 image would be four times as many */
+    EXPECT_NE(slurp(dir + "/resident/log.txt").find("data resident, 12.2 KiB of uint8: "), std::string::npos)
+        << slurp(dir + "/resident/log.txt");
+    ASSERT_EQ(run("streamed", false, -1, {"train.epochs=1", "data.resident_bytes=1"}).st, TP_OK);
+    EXPECT_NE(slurp(dir + "/streamed/log.txt").find("data streamed, 12.2 KiB of uint8: "), std::string::npos)
+        << slurp(dir + "/streamed/log.txt");
 }
 
 } // namespace
