@@ -105,7 +105,8 @@ static tp_val param(walk *w, const want *p)
         return 0;
     if (w->declaring != NULL) {
         w->st = declare(w, p);
-        return w->st == TP_OK ? tp_variable(w->g, w->m->params[i].name, w->m->params[i].tensor) : 0;
+        return w->st == TP_OK ? tp_variable(w->g, w->m->params[i].name, w->m->params[i].tensor)
+                              : tp_graph_fail(w->g, w->st, "%s", tp_last_error()); /* no layer adds to it */
     }
     return w->f->params[i];
 }

@@ -962,10 +962,7 @@ TEST(LaunchLength, IsFiveMillisecondsOfSteps)
 
 /* ---- what a run settles by itself stays as it is when it goes on ---- */
 
-/* With little memory the rows are streamed, or a step is split; with more they would not be. */
-TEST_F(Run, AResumedRunStreamsWhatItStreamedAndSplitsAsItDid)
-{
-    std::ofstream(dir + "/stream.yaml") << R"(
+const char stream_text[] = R"(
 data:
   inputs: [{name: x, kind: image}]
   target: {name: "y", kind: class}
@@ -974,6 +971,11 @@ model: {builder: mlp, hidden: []}
 optimizer: {sgd: {lr: 1e-6}}
 train: {batch: 4, epochs: 1, seed: 3, report: 1, save: 1000}
 )";
+
+/* With little memory the rows are streamed, or a step is split; with more they would not be. */
+TEST_F(Run, AResumedRunStreamsWhatItStreamedAndSplitsAsItDid)
+{
+    std::ofstream(dir + "/stream.yaml") << stream_text;
     struct {
         const char *recipe, *memory, *says;
         std::vector<const char *> sets;
@@ -999,18 +1001,20 @@ train: {batch: 4, epochs: 1, seed: 3, report: 1, save: 1000}
 
 TEST_F(Run, AGpuShortOfMemoryMeasuresInSmallerBatches)
 {
-    ASSERT_EQ(run("m", false, -1, {"train.epochs=1"}).st, TP_OK);
+    std::ofstream(dir + "/stream.yaml") << stream_text;
+    recipe = dir + "/stream.yaml";
+    ASSERT_EQ(run("m", false, -1).st, TP_OK);
     const Outcome cpu = evaluate("m", [](tp_evaluate_opts *e) {
         e->device = "cpu";
         e->group = "train";
     });
     setenv("TEMPER_EMU_NO_LIBRARIES", "1", 1);
-    setenv("TEMPER_EMU_MEMORY", "60000", 1);
+    setenv("TEMPER_EMU_MEMORY", "20000", 1);
     const Outcome gpu = evaluate("m", [](tp_evaluate_opts *e) {
         e->device = "cuda";
         e->group = "train";
     });
-    setenv("TEMPER_EMU_MEMORY", "14300", 1);
+    setenv("TEMPER_EMU_MEMORY", "13800", 1);
     const Outcome streamed = evaluate("m", [](tp_evaluate_opts *e) {
         e->device = "cuda";
         e->group = "train";
