@@ -52,6 +52,8 @@ static inline const tp_cuda_queue *tp_queue_of(const tp_call *c)
 
 /* TP_OK, or TP_EDEVICE (TP_ENOMEM when memory was what lacked) with a line that names what was done. */
 tp_status tp_cuda_check(cudaError_t error, const char *what);
+/* Where a library has failed: the error after which the GPU is lost to this process, if that is why. */
+tp_status tp_cuda_check_alive(const char *what);
 
 #define TP_CUDA(call) TP_TRY(tp_cuda_check((call), #call))
 

@@ -7,8 +7,10 @@
 static inline tp_status tp_cudnn_check(const tp_cudnn *lib, cudnnStatus_t st, tp_status code,
                                        const char *what)
 {
-    TP_CHECK(st == CUDNN_STATUS_SUCCESS, code, "cudnn: %s: %s", what, lib->cudnnGetErrorString(st));
-    return TP_OK;
+    if (st == CUDNN_STATUS_SUCCESS)
+        return TP_OK;
+    TP_TRY(tp_cuda_check_alive(what));
+    TP_FAIL(code, "cudnn: %s: %s", what, lib->cudnnGetErrorString(st));
 }
 
 /* For a `lib` at hand. While a plan is compiled: what the library does not take makes the implementation

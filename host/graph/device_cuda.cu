@@ -81,6 +81,17 @@ tp_status tp_cuda_check(cudaError_t error, const char *what)
             is_sticky(error) ? "; the GPU is lost to this process" : "");
 }
 
+tp_status tp_cuda_check_alive(const char *what)
+{
+    size_t left, total;
+    const cudaError_t e = cudaMemGetInfo(&left, &total); /* allowed while a stream is captured */
+
+    if (is_sticky(e))
+        return tp_cuda_check(e, what);
+    (void)cudaGetLastError();
+    return TP_OK;
+}
+
 /* ---- a device ---- */
 
 struct cuda_context {

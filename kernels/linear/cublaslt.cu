@@ -41,8 +41,10 @@ struct linear_state {
 
 static tp_status check(const tp_cublaslt *lib, cublasStatus_t st, tp_status code, const char *what)
 {
-    TP_CHECK(st == CUBLAS_STATUS_SUCCESS, code, "cublaslt: %s: %s", what, lib->cublasLtGetStatusString(st));
-    return TP_OK;
+    if (st == CUBLAS_STATUS_SUCCESS)
+        return TP_OK;
+    TP_TRY(tp_cuda_check_alive(what));
+    TP_FAIL(code, "cublaslt: %s: %s", what, lib->cublasLtGetStatusString(st));
 }
 
 #define BLAS(call) TP_TRY(check(lib, lib->call, TP_EUNSUP, #call))
