@@ -566,7 +566,7 @@ template <typename T, int V, int N, bool RESIDUAL>
 __global__ void TP_RESIDENT(TP_THREADS, RESIDENT)
     batch_norm_apply_rows(T *y, const T *x, const T *residual, norm_arrays<N> constants, int relu, cut k)
 {
-    constexpr int G = rows_at_once < T, V, RESIDUAL ? 2 : 1 > ;
+    constexpr int G = rows_at_once<T, V, (RESIDUAL ? 2 : 1)>;
     thread_place<V> at(block_place(k), k);
     const norm_at<V, N> norm(constants, at.ch, at.n > 0);
     const float limit = relu_limit(relu);
