@@ -86,15 +86,16 @@ ops() { # every case of every op, each implementation, in as many processes as h
 }
 
 losses() { # NAME DEVICE RECIPE STEPS [OPTION...]: the loss of each of the first steps; the run is then stopped
-    local name=$1 steps=$4 pid
-    train "$1" "$2" "$3" --set train.report=1 "${@:5}" >/dev/null &
+    local run=$out/runs/$1 steps=$4 pid
+    rm -rf "$run"
+    "$temper" train "$root/recipes/$3.yaml" --device "$2" --out "$run" --json --quiet --set train.report=1 "${@:5}" >/dev/null &
     pid=$!
-    until [ "$(cat "$out/runs/$name/metrics.jsonl" 2>/dev/null | wc -l)" -ge "$steps" ] || ! kill -0 "$pid" 2>/dev/null; do
+    until [ "$(cat "$run/metrics.jsonl" 2>/dev/null | wc -l)" -ge "$steps" ] || ! kill -0 "$pid" 2>/dev/null; do
         sleep 0.02
     done
-    pkill -TERM -P "$pid" 2>/dev/null
+    kill -TERM "$pid" 2>/dev/null
     wait "$pid"
-    sed 's/.*"loss":\([^,]*\),.*/\1/' "$out/runs/$name/metrics.jsonl" | head -n "$steps"
+    sed 's/.*"loss":\([^,]*\),.*/\1/' "$run/metrics.jsonl" | head -n "$steps"
 }
 
 parity() { # NAME RECIPE STEPS TOLERANCE [OPTION...]: the loss of each of the first steps on the GPU beside the CPU's
