@@ -230,6 +230,13 @@ __device__ static void add_squares(float (&a)[V], float (&b)[V], const tp_pack<f
     }
 }
 
+/* A part whose sums around `base` are v and w. One without a row that counts has no mean. */
+__device__ static sums around_mean(double base, double n, double v, double w)
+{
+    const double offset = v / n;
+    return n > 0.0 ? sums{base + offset, w - v * offset} : sums{0.0, 0.0};
+}
+
 template <typename T, int V, bool WEIGHT>
 __global__ void TP_RESIDENT(TP_THREADS, RESIDENT)
     batch_norm_sums_rows(sums *partial, int *counts, const T *x, row_weight weight, cut k)
@@ -255,8 +262,7 @@ __global__ void TP_RESIDENT(TP_THREADS, RESIDENT)
     });
     const double n = count.n;
     add_lines<V>(partial, a, b, block, k, [&](int ch, double v, double w) {
-        const double offset = n > 0.0 ? v / n : 0.0;
-        return n > 0.0 ? sums{(double)tp_load(around, ch) + offset, w - v * offset} : sums{0.0, 0.0};
+        return around_mean((double)tp_load(around, ch), n, v, w);
     });
     if (block.tile == 0 && threadIdx.x == 0)
         counts[block.part] = count.n;

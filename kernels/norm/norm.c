@@ -368,6 +368,8 @@ static const tp_case cases_batch_norm[] = {
     {"70x132,132,132,132,132,7:i32,70x132", 0.2, 2.0, 2, &norm, 5e-6, TP_CASE_NO_GRAD},
     {"3x1100,1100,1100,1100,1100,-", 0.2, 2.0, 0, &norm, 5e-6, TP_CASE_NO_GRAD},
     {"900x4,4,4,4,4,450:i32", 100.0, 101.0, 2, &norm, 5e-6, TP_CASE_NO_GRAD}, /* a mean far from 0 */
+    {"5x3x4x2:bf16,3,3,3,3,5:i32", -1.0, 1.0, 2, &norm, 4e-3, TP_CASE_NO_GRAD},
+    {"41x7:bf16,7,7,7,7,-,41x7:bf16", -1.0, 1.0, 0, &norm_relu, 4e-3, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_batch_norm_grad[] = {
     {"4x3,3,3,3,4x3,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
@@ -387,6 +389,8 @@ static const tp_case cases_batch_norm_grad[] = {
     {"300x16:bf16,16,16,16,300x16:bf16,300:i32,16", -1.0, 1.0, 2, &norm_relu, 4e-3, TP_CASE_NO_GRAD},
     {"70x132,132,132,132,70x132,7:i32", 0.2, 2.0, 2, &norm, 2e-5, TP_CASE_NO_GRAD},
     {"3x1100,1100,1100,1100,3x1100,-", 0.2, 2.0, 0, &norm, 2e-5, TP_CASE_NO_GRAD},
+    {"4x3,3,3,3,4x3,4:i32", 0.2, 2.0, 1, &norm, 2e-5, TP_CASE_NO_GRAD}, /* no row counts */
+    {"5x3x4x2:bf16,3,3,3,5x3x4x2:bf16,5:i32", -1.0, 1.0, 2, &norm, 4e-3, TP_CASE_NO_GRAD},
 };
 static const tp_case cases_batch_norm_eval[] = {
     {"4x3,3,3,3,3", 0.2, 2.0, 0, &norm, 5e-6, 0},
