@@ -98,7 +98,7 @@ const tp_schema_row tp_schema[] = {
     {"data.non_finite", TP_KEY_CHOICE, R(data.nonfinite), CHOICE(nonfinite_kinds),
      "rows with NaN or infinity"},
     {"data.resident_bytes", TP_KEY_INTEGER, R(data.resident_bytes), RANGE(0, BIG),
-     "inputs larger than this are streamed; 0: half of the memory"},
+     "inputs larger than this are streamed; 0: half of the memory, of a GPU three quarters of what is free"},
     {"model.builder", TP_KEY_CHOICE, R(model.builder), CHOICE(builders),
      "a named model, instead of model.layers"},
     {"model.hidden", TP_KEY_HIDDEN, R(model.hidden), RANGE(1, 65536),
