@@ -58,6 +58,11 @@ static tp_status fingerprint(const tp_run *u, char **out)
     return st;
 }
 
+static const char *kind_of(const tp_run *u)
+{
+    return tp_device_kind_of(u->dev) == TP_CPU ? "cpu" : "cuda";
+}
+
 /* What was settled when the run began and not by its recipe: going on with anything else would change its
  * bits. */
 static tp_status set_settled(const tp_run *u, tp_tensors *t)
@@ -68,7 +73,7 @@ static tp_status set_settled(const tp_run *u, tp_tensors *t)
     TP_TRY(tp_tensors_meta_set(t, "temper.accumulate", text));
     TP_TRY(tp_tensors_meta_set(t, "temper.data", tp_data_resident(u->data) ? "resident" : "streamed"));
     TP_TRY(tp_tensors_meta_set(t, "temper.precision", tp_precision_name(u->precision)));
-    return tp_tensors_meta_set(t, "temper.device", tp_device_kind_of(u->dev) == TP_CPU ? "cpu" : "cuda");
+    return tp_tensors_meta_set(t, "temper.device", kind_of(u));
 }
 
 /* What the steps and reports so far have left, as numbers that are read back exactly. */
@@ -304,8 +309,7 @@ tp_status tp_run_find_checkpoint(tp_run *u)
 /* The bits may differ on another device, or with other rounding, and nobody is to wonder why. */
 static void warn_of_change(tp_run *u)
 {
-    const char *device = tp_device_kind_of(u->dev) == TP_CPU ? "cpu" : "cuda",
-               *precision = tp_precision_name(u->precision);
+    const char *device = kind_of(u), *precision = tp_precision_name(u->precision);
 
     if (strcmp(u->from.device, device) != 0 || strcmp(u->from.precision, precision) != 0)
         tp_run_warn(
@@ -313,11 +317,15 @@ static void warn_of_change(tp_run *u)
             u->from.device, u->from.precision, device, precision);
 }
 
+tp_status tp_run_check_same(const tp_run *u)
+{
+    return u->from.tensors != NULL ? check_same_run(u, u->from.tensors, u->from.path) : TP_OK;
+}
+
 tp_status tp_run_go_on(tp_run *u, int64_t *step)
 {
     tp_run_from *f = &u->from;
 
-    TP_TRY(check_same_run(u, f->tensors, f->path));
     TP_TRY(restore(u, f->tensors, f->path));
     TP_TRY(take_progress(u, f->tensors, f->path));
     tp_tensors_free(f->tensors);

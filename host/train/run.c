@@ -333,6 +333,7 @@ static tp_status prepare(tp_run *u)
                        ? TP_PRECISION_FP32
                        : (r->train.precision < 0 ? TP_PRECISION_TF32 : (tp_precision)r->train.precision);
     TP_TRY(tp_run_open_data(u));
+    TP_TRY(tp_run_check_same(u));
     TP_TRY(tp_run_make_model(u));
     TP_TRY(tp_run_check_metrics(u));
     TP_TRY(tp_run_make_trainer(u));

@@ -35,8 +35,11 @@ static tp_status check_run(tp_run *u)
 {
     char path[TP_RUN_PATH];
 
-    if (u->o->resume)
+    if (u->o->resume) {
+        if (tp_run_has_checkpoint(u)) /* it is a run's: what is passed over goes into its log */
+            TP_TRY(open_log(u, "log.txt", "a", &u->log));
         return tp_run_find_checkpoint(u);
+    }
     TP_TRY(tp_run_path(u, path, "model.safetensors", 0));
     TP_CHECK(access(path, F_OK) != 0 && !tp_run_has_checkpoint(u), TP_ECREATE,
              "%s: holds a run already: go on with --resume, or choose another --out", u->o->out);
@@ -96,7 +99,7 @@ tp_status tp_run_open_dir(tp_run *u)
     remove_temps(u, "checkpoints", "gen-");
     remove_temps(u, ".", "model");
     TP_TRY(write_recipe(u));
-    return open_log(u, "log.txt", "a", &u->log);
+    return u->log != NULL ? TP_OK : open_log(u, "log.txt", "a", &u->log);
 }
 
 /* Step of a line of metrics.jsonl; -1: it is no whole report. */
@@ -146,7 +149,7 @@ tp_status tp_run_open_metrics(tp_run *u, int64_t step)
     return open_log(u, "metrics.jsonl", u->o->resume ? "a" : "w", &u->metrics);
 }
 
-static void note(tp_run *u, const char *text)
+static void log_line(tp_run *u, const char *text)
 {
     char when[32];
     struct tm t;
@@ -159,27 +162,30 @@ static void note(tp_run *u, const char *text)
     fflush(u->log);
 }
 
-void tp_run_note(tp_run *u, const char *format, ...)
+static void say(tp_run *u, int aloud, const char *format, va_list args)
 {
     char text[2 * TP_RUN_PATH];
-    va_list args;
 
-    va_start(args, format);
     vsnprintf(text, sizeof(text), format, args);
+    log_line(u, text);
+    if (aloud)
+        tp_log_line(TP_LOG_WARNING, "%s", text);
+}
+
+void tp_run_note(tp_run *u, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    say(u, 0, format, args);
     va_end(args);
-    note(u, text);
 }
 
 void tp_run_warn(tp_run *u, const char *format, ...)
 {
-    char text[2 * TP_RUN_PATH];
     va_list args;
-
     va_start(args, format);
-    vsnprintf(text, sizeof(text), format, args);
+    say(u, 1, format, args);
     va_end(args);
-    note(u, text);
-    tp_log_line(TP_LOG_WARNING, "%s", text);
 }
 
 static json_t *number(double v)

@@ -101,6 +101,8 @@ void tp_run_end_saving(tp_run *u);
 /* Finds the newest checkpoint that is sound, before there is a trainer to restore. TP_ENOENT: there is none.
  */
 tp_status tp_run_find_checkpoint(tp_run *u) TP_MUST_USE;
+/* With the data open: is what tp_run_find_checkpoint found, if anything, of this recipe and this data? */
+tp_status tp_run_check_same(const tp_run *u) TP_MUST_USE;
 /* Restores what tp_run_find_checkpoint found, and what the run had seen so far. */
 tp_status tp_run_go_on(tp_run *u, int64_t *step) TP_MUST_USE;
 /* Restores the states alone of the checkpoint of this step. TP_ENOENT: it is not there, or damaged. */

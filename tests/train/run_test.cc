@@ -423,6 +423,9 @@ TEST_F(Run, ResumeWithAnotherRecipeIsRefused)
     const Outcome o = run("other", true, -1, {"optimizer.sgd.lr=0.01"});
     EXPECT_EQ(o.st, TP_EDATA);
     EXPECT_NE(std::string(o.line).find("another recipe"), std::string::npos) << o.line;
+    /* 2 micro-batches, which the run keeps to, do not divide this batch. */
+    const Outcome batch = run("other", true, -1, {"train.batch=15", "train.accumulate=1"});
+    EXPECT_NE(std::string(batch.line).find("another recipe"), std::string::npos) << batch.line;
 }
 
 TEST_F(Run, ResumeOfNothingIsNotFound)
@@ -443,6 +446,7 @@ TEST_F(Run, ADamagedCheckpointIsPassedOverForTheOneBefore)
     const Outcome o = run("damaged", true, -1, {"train.save=4", "train.keep=3"});
     ASSERT_EQ(o.st, TP_OK) << o.line;
     EXPECT_EQ(o.result.samples, (20 - 12) * 16); /* went on from step 12 */
+    EXPECT_NE(slurp(dir + "/damaged/log.txt").find("checkpoint passed over: "), std::string::npos);
     EXPECT_STREQ(o.hash, whole.hash);
 }
 
