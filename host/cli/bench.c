@@ -59,9 +59,9 @@ static void row_json(void *user, const tp_bench_row *r)
 static void head_text(void *user, const tp_bench_head *h)
 {
     (void)user;
-    printf("temper %s, %s, %s\n%s%s%s%s, %d threads, %s\n", h->version, h->library, h->machine, h->device,
-           h->device_note[0] != '\0' ? " (" : "", h->device_note, h->device_note[0] != '\0' ? ")" : "",
-           h->threads, h->precision);
+    printf("temper %s, %s, %s\n", h->version, h->library, h->machine);
+    cli_print_device(h->device, h->device_note);
+    printf(", %d threads, %s\n", h->threads, h->precision);
     printf("roofline: copy %.1f GB/s, gemm %.1f GFLOP/s; %.0f MB streamed before a cold run\n",
            h->copy_bytes_per_second * 1e-9, h->gemm_flops_per_second * 1e-9, h->flush_bytes * 1e-6);
     printf("\n%-26s %-7s | %10s %21s %8s %8s %6s | %10s %21s %8s %8s %6s | %s\n", "op", "impl", "hot us",

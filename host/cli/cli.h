@@ -71,6 +71,9 @@ int cli_parse(int argc, char **argv, cli_args *a);
 int cli_check(const cli_command *c, const cli_args *a);
 void cli_print_usage(const cli_command *c);
 
+/* Prints "DEVICE", or "DEVICE (WHY NOT A GPU)" where there is a note. */
+void cli_print_device(const char *device, const char *note);
+
 /* JSON null where v is not finite. */
 json_t *cli_json_number(double v);
 /* A text of any bytes: each that is not UTF-8 becomes U+FFFD. */

@@ -48,8 +48,9 @@ static void print_slices(const cli_args *a, const tp_evaluation *e)
 
 static void print_text(const cli_args *a, const tp_evaluation *e)
 {
-    printf("%lld samples on %s%s%s%s\n", (long long)e->rows, e->device, e->device_note[0] != '\0' ? " (" : "",
-           e->device_note, e->device_note[0] != '\0' ? ")" : "");
+    printf("%lld samples on ", (long long)e->rows);
+    cli_print_device(e->device, e->device_note);
+    putchar('\n');
     for (int i = 0; i < e->scores.n; i++)
         printf("  %-18s %.6g\n", e->scores.names[i], e->scores.values[i]);
     if (e->n_classes > 0)

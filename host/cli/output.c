@@ -1,4 +1,4 @@
-/* output.c - what commands give out: JSON, and files. */
+/* output.c - what commands give out: a device, JSON, and files. */
 #include "host/cli/cli.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -9,6 +9,13 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+void cli_print_device(const char *device, const char *note)
+{
+    printf("%s", device);
+    if (note[0] != '\0')
+        printf(" (%s)", note);
+}
 
 json_t *cli_json_number(double v)
 {

@@ -67,28 +67,28 @@ static void size_text(double bytes, char *text, size_t size)
 void tp_run_describe_data(const tp_run *u, char *text, size_t size)
 {
     const int64_t rows = tp_data_rows(u->data);
-    double bytes = (double)rows * (double)tp_data_target_of(u->data)->array.row_bytes;
-    char dtypes[64] = "", all[32], memory[32];
+    double row_bytes = (double)tp_data_target_of(u->data)->array.row_bytes;
+    char dtypes[128] = "", all[32], memory[32];
+    unsigned seen = 0;
 
     for (int i = 0; i < tp_data_n_inputs(u->data); i++) {
         const tp_data_array *a = &tp_data_input_at(u->data, i)->array;
-        const char *name = tp_dtype_name(a->dtype);
         const size_t n = strlen(dtypes);
-        bytes += (double)rows * (double)a->row_bytes;
-        if (strstr(dtypes, name) == NULL)
-            snprintf(dtypes + n, sizeof(dtypes) - n, "%s%s", n > 0 ? " and " : "", name);
+        row_bytes += (double)a->row_bytes;
+        if (!(seen & 1u << a->dtype))
+            snprintf(dtypes + n, sizeof(dtypes) - n, "%s%s", n > 0 ? " and " : "", tp_dtype_name(a->dtype));
+        seen |= 1u << a->dtype;
     }
     if (tp_data_weight(u->data) != NULL)
-        bytes += (double)rows * (double)tp_data_weight(u->data)->row_bytes;
+        row_bytes += (double)tp_data_weight(u->data)->row_bytes;
+    const double bytes = (double)rows * row_bytes;
     size_text(bytes, all, sizeof(all));
     size_text((double)u->free_bytes, memory, sizeof(memory));
-    if (u->free_bytes > 0)
-        snprintf(text, size, "data %s, %s of %s: %.3g %% of the %s free on the GPU",
-                 tp_data_resident(u->data) ? "resident" : "streamed", all, dtypes,
+    const int n = snprintf(text, size, "data %s, %s of %s",
+                           tp_data_resident(u->data) ? "resident" : "streamed", all, dtypes);
+    if (u->free_bytes > 0 && n > 0 && (size_t)n < size)
+        snprintf(text + n, size - (size_t)n, ": %.3g %% of the %s free on the GPU",
                  100.0 * bytes / (double)u->free_bytes, memory);
-    else
-        snprintf(text, size, "data %s, %s of %s", tp_data_resident(u->data) ? "resident" : "streamed", all,
-                 dtypes);
 }
 
 tp_status tp_run_open_data(tp_run *u)

@@ -753,11 +753,13 @@ TEST_F(Run, UnknownMetricsAreARecipeError)
 
 /* ---- how a run ends, and what it leaves ---- */
 
-const char rows_text[] = R"(
+const char rows_data[] = R"(
 data:
   inputs: [{name: x}]
   target: {name: "y", kind: class}
   split: {by: groups, train: train, test: test}
+)";
+const char rows_text[] = R"(
 model: {builder: mlp, hidden: [8]}
 optimizer: {sgd: {lr: 0.1}}
 train: {batch: 16, epochs: 2, seed: 1, report: 1}
@@ -771,7 +773,7 @@ class Rows : public Run
         Run::SetUp();
         data = dir + "/rows.h5";
         recipe = dir + "/rows.yaml";
-        std::ofstream(recipe) << rows_text;
+        std::ofstream(recipe) << rows_data << rows_text;
         ASSERT_EQ(std::system((std::string("/usr/bin/python3 ") + TEMPER_SOURCE_DIR +
                                "/tests/golden/make_rows.py " + data)
                                   .c_str()),
@@ -908,11 +910,7 @@ TEST_F(Rows, TooManyMetricsAreRefused)
 
 TEST_F(Rows, LayersThatDoNotFitTheDataAreTheRecipesFault)
 {
-    std::ofstream(recipe) << R"(
-data:
-  inputs: [{name: x}]
-  target: {name: "y", kind: class}
-  split: {by: groups, train: train, test: test}
+    std::ofstream(recipe) << rows_data << R"(
 model: {layers: [{conv: {filters: 2, kernel: 3}}, flatten, {dense: {units: 2}}]}
 )";
     const Outcome o = run("conv", false, -1);
@@ -923,11 +921,7 @@ model: {layers: [{conv: {filters: 2, kernel: 3}}, flatten, {dense: {units: 2}}]}
 /* Batch norm measures every sample, whatever it weighs: after one step its mean is the same with weights. */
 TEST_F(Rows, WeightsOfSamplesDoNotChangeBatchStatistics)
 {
-    std::ofstream(recipe) << R"(
-data:
-  inputs: [{name: x}]
-  target: {name: "y", kind: class}
-  split: {by: groups, train: train, test: test}
+    std::ofstream(recipe) << rows_data << R"(
 model: {layers: [{dense: {units: 8}}, batch_norm, relu, {dense: {units: 2}}]}
 optimizer: {sgd: {lr: 0.1}}
 train: {batch: 100, epochs: 1, seed: 1}
